@@ -1,0 +1,184 @@
+//! Futures over a [`Disk`]: a cheap handle that every part of a shard shares.
+//!
+//! [`Io::start`] queues an operation and gives a [`Ticket`] for it. A ticket can be awaited, or polled by hand
+//! ([`Ticket::take`]). [`Io::pump`], called once a turn, submits what was queued, collects what completed,
+//! and wakes whoever awaits it. A dropped ticket lets its operation complete unheard.
+
+use super::{Completion, Disk, DiskStats, FileId, IoBuf, Op, OpenHow, Outcome};
+use slab::Slab;
+use std::cell::RefCell;
+use std::future::Future;
+use std::io::Result;
+use std::os::fd::RawFd;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+enum Slot {
+    Waiting(Option<Waker>),
+    Finished(Completion),
+    Abandoned,
+}
+
+struct Inner {
+    disk: Box<dyn Disk>,
+    slots: Slab<Slot>,
+    completions: Vec<Completion>,
+}
+
+/// A shard's handle to its disk. Clones share the disk.
+#[derive(Clone)]
+pub struct Io {
+    inner: Rc<RefCell<Inner>>,
+}
+
+impl Io {
+    /// Wraps a disk.
+    pub fn new(disk: Box<dyn Disk>) -> Self {
+        Io { inner: Rc::new(RefCell::new(Inner { disk, slots: Slab::new(), completions: Vec::new() })) }
+    }
+
+    /// Queues an operation; it goes to the kernel with the next [`Io::pump`].
+    pub fn start(&self, op: Op) -> Ticket {
+        let mut inner = self.inner.borrow_mut();
+        let slot = inner.slots.insert(Slot::Waiting(None));
+        inner.disk.start(slot as u64, op);
+        Ticket { io: self.clone(), slot: Some(slot) }
+    }
+
+    /// Submits what is queued, collects what has completed and wakes its waiters. Answers how many completed.
+    pub fn pump(&self) -> usize {
+        let mut inner = self.inner.borrow_mut();
+        let inner = &mut *inner;
+        inner.disk.submit();
+        inner.disk.collect(&mut inner.completions);
+        let count = inner.completions.len();
+        for completion in inner.completions.drain(..) {
+            let slot = completion.token as usize;
+            match std::mem::replace(&mut inner.slots[slot], Slot::Finished(completion)) {
+                // A waker may only schedule; it must not call back into this `Io`.
+                Slot::Waiting(waker) => waker.into_iter().for_each(Waker::wake),
+                Slot::Abandoned => drop(inner.slots.remove(slot)),
+                Slot::Finished(_) => debug_assert!(false, "an operation completed twice"),
+            }
+        }
+        count
+    }
+
+    /// Blocks until something has completed; only for hosts that have nothing else to do.
+    pub fn wait(&self) {
+        self.inner.borrow_mut().disk.wait();
+    }
+
+    /// Nanoseconds of the disk's clock.
+    pub fn now(&self) -> u64 {
+        self.inner.borrow().disk.now()
+    }
+
+    /// See [`Disk::in_flight`].
+    pub fn in_flight(&self) -> usize {
+        self.inner.borrow().disk.in_flight()
+    }
+
+    /// See [`Disk::event_fd`].
+    pub fn event_fd(&self) -> Option<RawFd> {
+        self.inner.borrow().disk.event_fd()
+    }
+
+    /// See [`Disk::kind`].
+    pub fn kind(&self) -> &'static str {
+        self.inner.borrow().disk.kind()
+    }
+
+    /// See [`Disk::stats`].
+    pub fn stats(&self) -> DiskStats {
+        self.inner.borrow().disk.stats()
+    }
+
+    /// Opens a file; answers it and its length.
+    pub async fn open(&self, name: &str, how: OpenHow) -> Result<(FileId, u64)> {
+        match self.start(Op::Open { name: name.to_string(), how }).await.result? {
+            Outcome::Opened { file, bytes } => Ok((file, bytes)),
+            other => Err(std::io::Error::other(format!("open answered {other:?}"))),
+        }
+    }
+
+    /// Reads `bytes` (rounded up to pages) at `offset`.
+    pub async fn read(&self, file: FileId, offset: u64, bytes: usize) -> Result<IoBuf> {
+        let done = self.start(Op::Read { file, offset, buf: IoBuf::zeroed(bytes) }).await;
+        done.result?;
+        Ok(done.buf.unwrap_or_default())
+    }
+
+    /// Writes the buffer at `offset` and gives it back.
+    pub async fn write(&self, file: FileId, offset: u64, buf: IoBuf) -> Result<IoBuf> {
+        let done = self.start(Op::Write { file, offset, buf }).await;
+        done.result?;
+        Ok(done.buf.unwrap_or_default())
+    }
+
+    /// Runs an operation that yields nothing.
+    pub async fn run(&self, op: Op) -> Result<()> {
+        self.start(op).await.result.map(drop)
+    }
+
+    /// Lists the folder's files with their lengths, sorted by name.
+    pub async fn list(&self) -> Result<Vec<(String, u64)>> {
+        match self.start(Op::List).await.result? {
+            Outcome::Names(mut names) => {
+                names.sort();
+                Ok(names)
+            }
+            other => Err(std::io::Error::other(format!("list answered {other:?}"))),
+        }
+    }
+}
+
+/// The claim to one operation's completion.
+#[must_use = "a dropped ticket's outcome is lost"]
+pub struct Ticket {
+    io: Io,
+    slot: Option<usize>,
+}
+
+impl Ticket {
+    /// The completion, if it is there; after that the ticket is spent.
+    pub fn take(&mut self) -> Option<Completion> {
+        let slot = self.slot?;
+        let mut inner = self.io.inner.borrow_mut();
+        if !matches!(inner.slots[slot], Slot::Finished(_)) {
+            return None;
+        }
+        self.slot = None;
+        match inner.slots.remove(slot) {
+            Slot::Finished(completion) => Some(completion),
+            _ => None,
+        }
+    }
+}
+
+impl Future for Ticket {
+    type Output = Completion;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Completion> {
+        if let Some(completion) = self.take() {
+            return Poll::Ready(completion);
+        }
+        if let Some(slot) = self.slot {
+            let mut inner = self.io.inner.borrow_mut();
+            inner.slots[slot] = Slot::Waiting(Some(cx.waker().clone()));
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let Some(slot) = self.slot else { return };
+        let mut inner = self.io.inner.borrow_mut();
+        match inner.slots[slot] {
+            Slot::Finished(_) => drop(inner.slots.remove(slot)),
+            _ => inner.slots[slot] = Slot::Abandoned,
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Quipu: an embeddable, thread-per-core storage engine for Linux.
+
+mod codec;
+pub mod disk;
+mod entry;
+mod error;
+pub mod levels;
+pub mod limits;
+
+pub use error::{Error, Result};

@@ -1,0 +1,46 @@
+//! Every limit of the engine, with its name and the reason for its number.
+
+/// The longest component of a directory's path, in bytes: what file systems and URLs also settle on.
+pub const COMPONENT_BYTES_MAX: usize = 255;
+
+/// The longest path of a directory, in bytes, separators included.
+pub const PATH_BYTES_MAX: usize = 4096;
+
+/// The deepest path, in components: resolving a path costs one catalog read a component.
+pub const PATH_COMPONENTS_MAX: usize = 32;
+
+/// The longest key, in bytes. A block must hold a key whole, and its length is stored in 16 bits.
+pub const KEY_BYTES_MAX: usize = 16 * 1024;
+
+/// The longest value, in bytes. A value lies in one block, and a block is read whole.
+pub const VALUE_BYTES_MAX: usize = 1024 * 1024;
+
+/// The largest batch, in bytes of keys and values plus [`OPERATION_BYTES_OVERHEAD`] for each operation:
+/// a batch is one record of the log, and a log file must hold several.
+pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What one operation counts beyond its key and value, towards the limits and the memtable's budget.
+pub const OPERATION_BYTES_OVERHEAD: usize = 32;
+
+/// The most operations in a batch: they are counted in 16 bits where a commit makes directories.
+pub const BATCH_OPERATIONS_MAX: usize = 65_536;
+
+/// The most shards of an engine: a shard's number is stored in 16 bits, and each is a thread.
+pub const SHARDS_MAX: u16 = 1024;
+
+/// The least and the most divisor. At 2 every second commit carries; beyond 16 too many segments are live.
+pub const DIVISOR_MIN: u32 = 2;
+/// See [`DIVISOR_MIN`].
+pub const DIVISOR_MAX: u32 = 16;
+
+/// The most components that may make up a root.
+pub const ROOT_COMPONENTS_MAX: u8 = 4;
+
+/// The most snapshots and scans open on one shard at a time; each pins files and memory.
+pub const SNAPSHOTS_MAX: usize = 4096;
+
+/// The most names or entries in one page of a listing or a scan that crosses threads.
+pub const PAGE_ENTRIES_MAX: usize = 4096;
+
+/// The page of the device: every data file is written and read in multiples of it, at multiples of it.
+pub const PAGE_BYTES: usize = 4096;
