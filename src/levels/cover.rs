@@ -1,0 +1,216 @@
+//! Cover and carries: what exists after commit n, what falls due at it, and what a restart has to make up for.
+//!
+//! One rule with two parts covers shards with and without a base:
+//!
+//! 1. At a boundary `n` of the flush level, a carry of level `v = zeros(n)` falls due. It merges everything
+//!    within the window of level `v` that ends at `n` into one segment.
+//! 2. It is a *fold* into the base instead where `v` reaches the base's level, or where that window begins
+//!    before the base ends (then no exact window can be made). A fold merges everything up to `n`.
+//!
+//! So the cover of `n` is the base, then those digits of `n` from the flush level up whose windows lie above the
+//! base, then the memtable. No digit's window ever straddles the base's end: where one would, rule 2 moved it.
+//!
+//! A shard without a base is one whose base is empty and has no level. When a shard with a base starts to keep
+//! history, the base just loses its level: it stays the oldest part, and moves only by the second half of rule 2,
+//! at most once for each level. When a shard starts to keep no history, its empty base gets a level, and the
+//! next boundary of that level folds everything older. Nothing needs to be refused either way.
+//!
+//! Promises: the cover is contiguous, disjoint and oldest first; every window in it is aligned; a carry's inputs
+//! are exactly the pieces of the cover before it within its span; nothing else depends on them.
+
+use super::number::{Commit, Divisor, Level};
+use super::window::{Span, Window};
+
+/// What, besides the commit's number, the cover depends on. It changes only at boundaries ([`Shape::after`])
+/// and when retention changes ([`Shape::change`]).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shape {
+    /// The base of the notation.
+    pub divisor: Divisor,
+    /// Segments exist from this level up; the commits since its last boundary are in the memtable.
+    pub flush_level: Level,
+    /// The last commit of the base, its due folds counted as done; 0 where there is no base.
+    pub base_end: Commit,
+    /// The level at whose boundaries the base is folded; `None` where history is retained. Never below the flush level.
+    pub base_level: Option<Level>,
+}
+
+/// The pieces that make the newest state, oldest first: the base, the windows, the memtable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Cover {
+    /// The last commit of the base, which begins at the first; 0 where there is none.
+    pub base_end: Commit,
+    /// Contiguous windows from the base's end on, levels never rising.
+    pub windows: Vec<Window>,
+    /// The rest, held in the memtable.
+    pub memtable: Span,
+}
+
+impl Cover {
+    /// How many immutable pieces it has: the windows, and one for the base where there is one.
+    pub fn segments(&self) -> usize {
+        self.windows.len() + usize::from(self.base_end > Commit::ZERO)
+    }
+}
+
+/// Something that exists on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Piece {
+    /// The base, from the first commit up to this one.
+    Base(Commit),
+    /// The segment of a window.
+    Segment(Window),
+    /// Some commits of a window that is not closed yet (or whose carry is in flight), written early for want of
+    /// memory.
+    Spill(Span),
+}
+
+impl Piece {
+    /// Its commits.
+    pub fn span(self) -> Span {
+        match self {
+            Piece::Base(end) => Span::new(Commit::ZERO, end),
+            Piece::Segment(window) => window.span(),
+            Piece::Spill(span) => span,
+        }
+    }
+}
+
+/// A merge that falls due at a commit: everything within its span becomes one piece.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Carry {
+    /// Into the segment of the window.
+    Segment(Window),
+    /// Into the base.
+    Fold {
+        /// Where the base ended before.
+        from: Commit,
+        /// Where it ends then.
+        to: Commit,
+    },
+}
+
+impl Carry {
+    /// The commit at which it falls due: the last of its span.
+    pub fn due(self) -> Commit {
+        self.span().last
+    }
+
+    /// The commits whose entries it merges, those of the old base included.
+    pub fn span(self) -> Span {
+        self.output().span()
+    }
+
+    /// What it makes.
+    pub fn output(self) -> Piece {
+        match self {
+            Carry::Segment(window) => Piece::Segment(window),
+            Carry::Fold { to, .. } => Piece::Base(to),
+        }
+    }
+
+    /// Whether nothing is older than what it merges, so that the oldest tombstones can go.
+    pub fn is_bottom(self) -> bool {
+        self.span().after == Commit::ZERO
+    }
+
+    /// The existing pieces that it takes, in the given order: those within its span, save its own output.
+    pub fn inputs(self, existing: &[Piece]) -> impl Iterator<Item = Piece> {
+        let output = self.output();
+        existing.iter().copied().filter(move |&piece| piece != output && output.span().covers(piece.span()))
+    }
+}
+
+impl Shape {
+    /// The shape of an empty shard. With a base, it is folded at every boundary of the flush level at first.
+    pub fn new(divisor: Divisor, flush_level: Level, has_base: bool) -> Shape {
+        Shape { divisor, flush_level, base_end: Commit::ZERO, base_level: has_base.then_some(flush_level) }
+    }
+
+    /// The last commit that is not in the memtable when `n` is the newest, due carries counted as done.
+    pub fn flushed(&self, n: Commit) -> Commit {
+        self.divisor.floor(n, self.flush_level)
+    }
+
+    /// The pieces of the newest state at `n` once every due carry is installed. `self` is the shape after `n`.
+    pub fn cover(&self, n: Commit) -> Cover {
+        let (mut windows, flushed) = (Vec::new(), self.flushed(n));
+        let mut end = Commit::ZERO;
+        for level in self.divisor.levels(n, self.flush_level).rev() {
+            for _ in 0..self.divisor.digit(n, level) {
+                end = Commit(end.0 + self.divisor.pow(level));
+                // Always aligned: `end` is a sum of multiples of this level's power.
+                let Some(window) = Window::ending_at(self.divisor, end, level) else { continue };
+                debug_assert!(
+                    window.after() >= self.base_end || end <= self.base_end,
+                    "{window} straddles the base"
+                );
+                if window.after() >= self.base_end {
+                    windows.push(window);
+                }
+            }
+        }
+        debug_assert_eq!(end, flushed);
+        debug_assert!(self.base_end <= flushed);
+        Cover { base_end: self.base_end, windows, memtable: Span::new(flushed, n) }
+    }
+
+    /// What falls due when `n` has been sequenced. `self` is the shape before `n`; see [`Shape::after`].
+    pub fn carry_due(&self, n: Commit) -> Option<Carry> {
+        if n == Commit::ZERO || !self.divisor.aligned(n, self.flush_level) {
+            return None;
+        }
+        let level = self.divisor.zeros(n);
+        let window = Window::ending_at(self.divisor, n, level)?;
+        let folds = self.base_level.is_some_and(|base| level >= base) || window.after() < self.base_end;
+        Some(if folds { Carry::Fold { from: self.base_end, to: n } } else { Carry::Segment(window) })
+    }
+
+    /// The first commit after `now` at which another carry takes this one's output: before that commit is
+    /// sequenced, this carry must be installed. `now` is the newest commit (the carry's own, unless retention
+    /// changed since), `self` the shape after it.
+    ///
+    /// A segment of level v is taken at the next boundary of level v+1, which is `(D - d)·D^v` commits after its
+    /// last where d is that commit's digit at v. A fold's output is taken by the next fold: at the next boundary of
+    /// the base's level, or where an exact window would begin before the base's end. A segment from before there was
+    /// a base, of the base's level or above, goes with the first fold.
+    pub fn deadline(&self, carry: Carry, now: Commit) -> Commit {
+        debug_assert!(carry.due() <= now);
+        let above = self.divisor.zeros(carry.due()).above();
+        self.divisor.next_boundary(now, self.base_level.map_or(above, |base| base.min(above)))
+    }
+
+    /// The carries that must still be done when `n` is the newest commit and these pieces exist, oldest first:
+    /// one for each piece of the cover that is missing. Each can be made from the pieces and logged commits
+    /// within its span; carries nested in one of these are not needed any more.
+    pub fn pending(&self, n: Commit, existing: &[Piece]) -> Vec<Carry> {
+        let cover = self.cover(n);
+        let base_end = existing.iter().filter_map(|piece| match piece {
+            Piece::Base(end) => Some(*end),
+            _ => None,
+        });
+        let base_end = base_end.max().unwrap_or(Commit::ZERO);
+        let fold = (base_end < cover.base_end).then_some(Carry::Fold { from: base_end, to: cover.base_end });
+        let missing = cover.windows.into_iter().filter(|&window| !existing.contains(&Piece::Segment(window)));
+        fold.into_iter().chain(missing.map(Carry::Segment)).collect()
+    }
+
+    /// The shape from `n` on, the newest commit, when retention changes to one that has a base or has none.
+    ///
+    /// A base that is new gets the level at which one of `ratio` windows holds all commits so far, as if
+    /// they were of one size: then its first fold costs a commit no more than later ones do.
+    #[must_use]
+    pub fn change(&self, n: Commit, has_base: bool, ratio: u32) -> Shape {
+        let base_level = match (self.base_level, has_base) {
+            (_, false) => None,
+            (Some(level), true) => Some(level),
+            (None, true) => {
+                let holds =
+                    |level: &Level| self.divisor.pow(*level).saturating_mul(u64::from(ratio.max(1))) >= n.0;
+                let max = self.divisor.level_max().max(self.flush_level);
+                (self.flush_level.0..=max.0).map(Level).find(holds).or(Some(max))
+            }
+        };
+        Shape { base_level, ..*self }
+    }
+}

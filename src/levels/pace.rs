@@ -1,0 +1,172 @@
+//! Pace: how much of the merges in flight must be done by a commit.
+//!
+//! 1. A carry due at n with deadline m has a *schedule*: a straight line from nothing before n to all of its work
+//!    after half of its span m - n. The other half is slack, for installing it and for slow disks.
+//! 2. What a shard *owes* after a commit is the sum of all schedules there, less all work done. It is paid between
+//!    commits, to the carry whose schedule ends first. A carry that is done early stays in the account until its
+//!    schedule ends: what it got too early, others got too late, and the sum is what keeps the rate even.
+//!    (Earliest end first meets every end that any order can meet, so also those of the straight lines.)
+//! 3. A commit is *admitted* while the debt is no more than what a quarter of each span's delay explains, and
+//!    never at or past the deadline of a carry that is not installed.
+//!
+//! Promise: with commits of s bytes and L levels in flight, a commit adds at most [`work_bound`] to what is owed:
+//! a carry of level v has `D^v·s` bytes and a span of `j·D^v`, j = D - d, so its schedule rises by at most `2s/j` a
+//! commit. Carries of one level overlap only for j in u..2u (u: windows of the level until they all roll over),
+//! and the sum of 2/j over those is at most 2. So each level adds 2s at most. A fold's base has at most
+//! `(T + D - 1)·D^b·s` bytes (it may have to wait D - 1 folds for a boundary of the level above), its window `D^b·s`, and
+//! its span is `D^b`: 2s(T + D). Falling by one level, the base has `T·D^(b-1)·s` and the window D times that of
+//! the new span: the same.
+
+use super::number::{Commit, Divisor};
+
+/// One carry in flight. Its work is counted in bytes of input.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Work {
+    /// The commit at which the carry fell due: its name.
+    pub due: Commit,
+    /// The commit from which it is scheduled: `due`, or the newest commit when resumed after a restart.
+    pub start: Commit,
+    /// The commit before which it must be installed.
+    pub deadline: Commit,
+    /// All of its work.
+    pub total_bytes: u64,
+    /// What is done of it.
+    pub done_bytes: u64,
+    /// Whether its output is installed.
+    pub installed: bool,
+}
+
+impl Work {
+    /// The commits between its start and its deadline; at least 1.
+    fn span(&self) -> u64 {
+        self.deadline.0.saturating_sub(self.start.0).max(1)
+    }
+
+    /// How many commits its schedule takes: half of its span, rounded up.
+    fn schedule(&self) -> u64 {
+        self.span().div_ceil(2)
+    }
+
+    /// The commit before which all of its work is to be done.
+    fn end(&self) -> Commit {
+        Commit(self.start.0 + self.schedule())
+    }
+
+    /// What must be done of it between commits `n` and `n + 1`, in bytes since its start.
+    pub fn scheduled_bytes(&self, n: Commit) -> u64 {
+        let (steps, of) = (n.next().0.saturating_sub(self.start.0), self.schedule());
+        if steps >= of {
+            return self.total_bytes;
+        }
+        let bytes = (u128::from(self.total_bytes) * u128::from(steps)).div_ceil(u128::from(of));
+        bytes as u64 // At most `total_bytes`.
+    }
+
+    /// What must at the least be done of it before commit `n` is sequenced: its schedule, a quarter of its span late.
+    fn required_bytes(&self, n: Commit) -> u64 {
+        match n.0.checked_sub(self.span() / 4 + 1) {
+            Some(late) => self.scheduled_bytes(Commit(late)),
+            None => 0,
+        }
+    }
+}
+
+/// The account of all carries in flight of a shard.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Pace {
+    /// By due commit.
+    works: Vec<Work>,
+}
+
+impl Pace {
+    /// An account without carries.
+    pub fn new() -> Pace {
+        Pace::default()
+    }
+
+    /// Puts a carry into the account, whose inputs have so many bytes; `now` is the newest commit.
+    pub fn begin(&mut self, due: Commit, now: Commit, deadline: Commit, total_bytes: u64) {
+        debug_assert!(due <= now && now < deadline);
+        debug_assert!(
+            self.works.last().is_none_or(|last| last.due < due),
+            "carries begin in the order of their commits"
+        );
+        let start = now;
+        self.works.push(Work { due, start, deadline, total_bytes, done_bytes: 0, installed: false });
+    }
+
+    /// The carries in the account that are not installed, oldest first.
+    pub fn in_flight(&self) -> impl Iterator<Item = &Work> {
+        self.works.iter().filter(|work| !work.installed)
+    }
+
+    /// The carry to work on: of those with work left, the one whose schedule ends first (the newest of several).
+    pub fn next(&self) -> Option<Commit> {
+        let open =
+            self.works.iter().rev().filter(|work| work.done_bytes < work.total_bytes && !work.installed);
+        open.min_by_key(|work| work.end()).map(|work| work.due)
+    }
+
+    /// Books work done on the carry due at `due`.
+    pub fn progress(&mut self, due: Commit, bytes: u64) {
+        if let Some(work) = self.works.iter_mut().find(|work| work.due == due) {
+            work.done_bytes = work.done_bytes.saturating_add(bytes).min(work.total_bytes);
+        }
+    }
+
+    /// Books the carry as installed; work that turned out not to be needed counts as done.
+    pub fn install(&mut self, due: Commit) {
+        if let Some(work) = self.works.iter_mut().find(|work| work.due == due) {
+            (work.done_bytes, work.installed) = (work.total_bytes, true);
+        }
+    }
+
+    /// Closes the account of carries that are installed and whose schedules have ended when `n` is the newest commit.
+    pub fn settle(&mut self, n: Commit) {
+        self.works.retain(|work| !work.installed || n.next() < work.end());
+    }
+
+    /// How much work must be done now that `n` is the newest commit, in bytes.
+    pub fn owed_bytes(&self, n: Commit) -> u64 {
+        let sums = self.works.iter().fold((0u64, 0u64), |(scheduled, done), work| {
+            (scheduled.saturating_add(work.scheduled_bytes(n)), done.saturating_add(work.done_bytes))
+        });
+        sums.0.saturating_sub(sums.1)
+    }
+
+    /// Whether commit `n` may be sequenced. If one may not, none after it may.
+    pub fn admits(&self, n: Commit) -> bool {
+        let (mut required, mut done) = (0u64, 0u64);
+        for work in &self.works {
+            if n >= work.deadline && !work.installed {
+                return false;
+            }
+            required = required.saturating_add(work.required_bytes(n));
+            done = done.saturating_add(work.done_bytes);
+        }
+        done >= required
+    }
+
+    /// How many commits after `newest` may be sequenced as things stand, at most `limit`.
+    pub fn commits_ahead(&self, newest: Commit, limit: u64) -> u64 {
+        // `admits` goes from true to false once: halve the interval in which it does.
+        let (mut admitted, mut refused) = (0, limit.saturating_add(1));
+        while refused - admitted > 1 {
+            let middle = admitted + (refused - admitted) / 2;
+            if self.admits(Commit(newest.0.saturating_add(middle))) {
+                admitted = middle;
+            } else {
+                refused = middle;
+            }
+        }
+        admitted
+    }
+}
+
+/// The most bytes that one commit adds to what is owed, where all commits have `commit_bytes` (else: the most that a
+/// window's commits had on average): with `levels` of carries in flight, from the flush level up, and a base of so
+/// much `base_ratio`, if there is one. Each carry in flight may add one byte for rounding.
+pub fn work_bound(divisor: Divisor, commit_bytes: u64, levels: u32, base_ratio: Option<u32>) -> u64 {
+    let fold = base_ratio.map_or(0, |ratio| u64::from(ratio) + u64::from(divisor.get()));
+    commit_bytes.saturating_mul(2).saturating_mul(u64::from(levels) + fold)
+}
