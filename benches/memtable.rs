@@ -66,7 +66,7 @@ fn time(run: impl FnOnce()) -> f64 {
     start.elapsed().as_nanos() as f64 / ENTRIES as f64
 }
 
-fn memtable(keys: &[Key], asked: &[usize]) -> ([f64; MEASURES.len()], usize) {
+fn memtable(keys: &[Key], asked: &[Key]) -> ([f64; MEASURES.len()], usize) {
     let mut table = Memtable::new();
     let insert = time(|| {
         for (n, (directory, key)) in keys.iter().enumerate() {
@@ -74,16 +74,14 @@ fn memtable(keys: &[Key], asked: &[usize]) -> ([f64; MEASURES.len()], usize) {
         }
     });
     let get = time(|| {
-        for &n in asked {
-            let (directory, key) = &keys[n];
+        for (directory, key) in asked {
             black_box(
                 table.get(DirectoryId(*directory), key, Commit(u64::MAX)).and_then(|entry| entry.value),
             );
         }
     });
     let absent = time(|| {
-        for &n in asked {
-            let (directory, key) = &keys[n];
+        for (directory, key) in asked {
             black_box(table.get(DirectoryId(*directory), &key[..23], Commit(u64::MAX)));
         }
     });
@@ -105,7 +103,7 @@ fn memtable(keys: &[Key], asked: &[usize]) -> ([f64; MEASURES.len()], usize) {
     ([insert, get, absent, scan, back, time(|| drop(table))], memory)
 }
 
-fn btreemap(keys: &[Key], asked: &[usize]) -> [f64; MEASURES.len()] {
+fn btreemap(keys: &[Key], asked: &[Key]) -> [f64; MEASURES.len()] {
     let mut model = Model::new();
     let insert = time(|| {
         for (n, (directory, key)) in keys.iter().enumerate() {
@@ -117,13 +115,13 @@ fn btreemap(keys: &[Key], asked: &[usize]) -> [f64; MEASURES.len()] {
         model.range(from..).next().filter(|(found, _)| found.0 == directory && found.1 == key).map(|(_, v)| v)
     };
     let get = time(|| {
-        for &n in asked {
-            black_box(find(keys[n].0, &keys[n].1));
+        for (directory, key) in asked {
+            black_box(find(*directory, key));
         }
     });
     let absent = time(|| {
-        for &n in asked {
-            black_box(find(keys[n].0, &keys[n].1[..23]));
+        for (directory, key) in asked {
+            black_box(find(*directory, &key[..23]));
         }
     });
     // Touch the key as a merge would: the memtable's entry reads its record's header.
@@ -145,7 +143,8 @@ fn main() {
     for name in WORKLOADS.into_iter().filter(|name| name.contains(&chosen)) {
         let keys = workload(name);
         let mut state = 2;
-        let asked: Vec<_> = (0..ENTRIES).map(|_| random(&mut state) as usize % ENTRIES).collect();
+        let asked: Vec<_> =
+            (0..ENTRIES).map(|_| keys[random(&mut state) as usize % ENTRIES].clone()).collect();
         let (mut ours, mut theirs) = ([f64::MAX; MEASURES.len()], [f64::MAX; MEASURES.len()]);
         let mut memory = 0;
         for _ in 0..ROUNDS {

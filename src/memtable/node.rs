@@ -12,6 +12,7 @@
 
 use super::arena::{Arena, Locator};
 use crate::entry::Entry;
+use std::cmp::Ordering;
 use std::ops::{Index, IndexMut};
 
 /// Slots of a node. A larger number makes inserts move more, a smaller one makes the tree deeper.
@@ -69,10 +70,16 @@ impl Slots {
         if equal == 0 {
             return (before, false);
         }
+        // Ties are mostly versions of one key, and the probe mostly is the newest: look at the first alone.
         let ties = &self.records[before..before + equal];
-        match ties.binary_search_by(|&record| arena.entry(record).order(probe)) {
-            Ok(at) => (before + at, true),
-            Err(at) => (before + at, false),
+        match arena.entry(ties[0]).order(probe) {
+            Ordering::Greater => return (before, false),
+            Ordering::Equal => return (before, true),
+            Ordering::Less => {}
+        }
+        match ties[1..].binary_search_by(|&record| arena.entry(record).order(probe)) {
+            Ok(at) => (before + 1 + at, true),
+            Err(at) => (before + 1 + at, false),
         }
     }
 
