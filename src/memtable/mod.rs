@@ -28,7 +28,8 @@ mod tests;
 pub use crate::entry::{DirectoryId, Entry};
 use crate::levels::Commit;
 use arena::{Arena, Locator};
-use node::{Inner, Leaf, NO_NODE, NodeId, Pool, SLOTS, Slots};
+use node::{Inner, Leaf, NO_NODE, NodeId, Pool, Probe, SLOTS, Slots, shared_bytes};
+use std::cmp::Ordering;
 use std::fmt;
 
 /// A leaf's `latest` when nothing was inserted since it was split off: next to no slot.
@@ -49,6 +50,8 @@ pub struct Memtable {
     depth: usize,
     /// The last leaf; the first is number 0, since a split makes the right half the new node.
     last: NodeId,
+    /// The first and the last entry; set with the first insert.
+    ends: [Locator; 2],
     entries: usize,
 }
 
@@ -91,7 +94,16 @@ impl Memtable {
         let mut leaves = Pool::new();
         let root =
             leaves.push(Leaf { slots: Slots::new(0), prev: NO_NODE, next: NO_NODE, latest: NO_LATEST });
-        Memtable { arena: Arena::new(), leaves, inners: Pool::new(), root, depth: 0, last: root, entries: 0 }
+        Memtable {
+            arena: Arena::new(),
+            leaves,
+            inners: Pool::new(),
+            root,
+            depth: 0,
+            last: root,
+            ends: [Locator::default(); 2],
+            entries: 0,
+        }
     }
 
     /// Adds a version of a key: a put, or with no value a delete. If the table has that version already (a
@@ -99,15 +111,25 @@ impl Memtable {
     ///
     /// The key and value must be within the limits of `limits`; they are copied.
     pub fn insert(&mut self, directory: DirectoryId, key: &[u8], commit: Commit, value: Option<&[u8]>) {
-        let entry = Entry { directory, key, commit, value };
-        let record = self.arena.push(&entry);
-        if self.append(&entry, record) {
-            return;
-        }
+        let probe = Probe::new(Entry { directory, key, commit, value });
+        let record = self.arena.push(&probe.entry);
         let mut path = Path { steps: [(NO_NODE, 0); DEPTH_MAX], depth: self.depth };
-        let id = self.descend(&entry, |level, step| path.steps[level] = step);
+        let (id, at, present) = match self.beyond_ends(&probe.entry) {
+            _ if self.is_empty() => {
+                self.ends = [record, record];
+                (self.root, 0, false)
+            }
+            Ordering::Equal => {
+                let id = self.descend(&probe, |level, step| path.steps[level] = step);
+                let (at, present) = self.leaves[id].slots.find(&self.arena, &probe);
+                (id, at, present)
+            }
+            beyond => {
+                let (id, at) = self.extend(beyond, record, &mut path);
+                (id, at, false)
+            }
+        };
         let leaf = &mut self.leaves[id];
-        let (at, present) = leaf.slots.find(&self.arena, &entry);
         if present {
             leaf.slots.replace(at, record);
             return;
@@ -121,21 +143,36 @@ impl Memtable {
         }
     }
 
-    /// Puts a record at the end of the table without a search, if it belongs there and there is room: a bulk
-    /// load takes this way, and it spares it the ties at the right edge, where heads cannot be sharpened.
-    #[inline]
-    fn append(&mut self, entry: &Entry<'_>, record: Locator) -> bool {
-        let leaf = &mut self.leaves[self.last];
-        let len = leaf.slots.len();
-        let behind =
-            leaf.slots.records().last().is_none_or(|&last| self.arena.entry(last).order(entry).is_lt());
-        let append = behind && !leaf.slots.is_full();
-        if append {
-            leaf.slots.insert(&self.arena, len, record);
-            leaf.latest = len as u32;
-            self.entries += 1;
+    /// Makes a record the first (`Less`) or last (`Greater`) of the table: loosens the nodes along that edge
+    /// as far as it shares less with them, and gives the way down there, the leaf and its place.
+    fn extend(&mut self, edge: Ordering, record: Locator, path: &mut Path) -> (NodeId, usize) {
+        let end = &mut self.ends[usize::from(edge.is_gt())];
+        let shared = shared_bytes(&self.arena.entry(*end), &self.arena.entry(record));
+        *end = record;
+        let mut id = self.root;
+        for step in &mut path.steps[..self.depth] {
+            let inner = &mut self.inners[id];
+            inner.slots.loosen(&self.arena, shared);
+            let child = if edge.is_gt() { inner.slots.len() } else { 0 };
+            *step = (id, child);
+            id = inner.children[child];
         }
-        append
+        let slots = &mut self.leaves[id].slots;
+        slots.loosen(&self.arena, shared);
+        (id, if edge.is_gt() { slots.len() } else { 0 })
+    }
+
+    /// Whether an entry is before the table's first (`Less`), behind its last (`Greater`) or between them.
+    #[inline]
+    fn beyond_ends(&self, entry: &Entry<'_>) -> Ordering {
+        let [first, last] = self.ends;
+        if self.is_empty() || entry.order(&self.arena.entry(last)).is_gt() {
+            Ordering::Greater
+        } else if entry.order(&self.arena.entry(first)).is_lt() {
+            Ordering::Less
+        } else {
+            Ordering::Equal
+        }
     }
 
     /// The newest version of a key that is not newer than a commit; of a deleted key, the delete.
@@ -205,7 +242,7 @@ impl Memtable {
         if self.leaves[leaf].slots.records().get(slot as usize) == Some(&record) {
             return (leaf, slot as usize);
         }
-        let probe = self.arena.entry(record);
+        let probe = Probe::new(self.arena.entry(record));
         let leaf = self.descend(&probe, |_, _| {});
         let (slot, present) = self.leaves[leaf].slots.find(&self.arena, &probe);
         debug_assert!(present, "a position of another table");
@@ -240,20 +277,27 @@ impl Memtable {
 
     /// The leaf and the slot in it (or the one behind its last) that a place is just before.
     fn seek(&self, place: Place<'_>) -> (NodeId, usize) {
+        let (start, end) = ((0, 0), (self.last, self.leaves[self.last].slots.len()));
         let newest = Commit(u64::MAX);
         let (directory, key, commit, behind) = match place {
-            Place::Start => return (0, 0),
-            Place::End => return (self.last, self.leaves[self.last].slots.len()),
+            Place::Start => return start,
+            Place::End => return end,
             Place::DirectoryStart(directory) => (directory, &[][..], newest, false),
             Place::Before(directory, key) => (directory, key, newest, false),
             Place::AsOf(directory, key, commit) => (directory, key, commit, false),
             Place::Behind(directory, key) => (directory, key, Commit(0), true),
             Place::DirectoryEnd(directory) => match directory.0.checked_add(1) {
                 Some(next) => (DirectoryId(next), &[][..], newest, false),
-                None => return self.seek(Place::End),
+                None => return end,
             },
         };
-        let probe = Entry { directory, key, commit, value: None };
+        let entry = Entry { directory, key, commit, value: None };
+        match self.beyond_ends(&entry) {
+            Ordering::Less => return start,
+            Ordering::Greater => return end,
+            Ordering::Equal => {}
+        }
+        let probe = Probe::new(entry);
         let leaf = self.descend(&probe, |_, _| {});
         let (slot, present) = self.leaves[leaf].slots.find(&self.arena, &probe);
         (leaf, slot + usize::from(behind && present))
@@ -261,7 +305,7 @@ impl Memtable {
 
     /// The leaf whose fences the probe is between; tells each step on the way, from the root down.
     #[inline]
-    fn descend(&self, probe: &Entry<'_>, mut step: impl FnMut(usize, (NodeId, usize))) -> NodeId {
+    fn descend(&self, probe: &Probe<'_>, mut step: impl FnMut(usize, (NodeId, usize))) -> NodeId {
         let mut id = self.root;
         for level in 0..self.depth {
             let inner = &self.inners[id];
@@ -281,7 +325,7 @@ impl Memtable {
         // Next to the latest insert, or at the end of the table: likely a run. Split there, so that the run
         // goes on filling the left half, or if that is full, a leaf of its own.
         let run = at == leaf.latest as usize || at == leaf.latest as usize + 1;
-        let middle = if run || (high.is_none() && at == SLOTS) { at } else { SLOTS / 2 };
+        let middle = if run || (id == self.last && at == SLOTS) { at } else { SLOTS / 2 };
         let mut right =
             Leaf { slots: leaf.slots.split(middle, middle), prev: id, next: leaf.next, latest: NO_LATEST };
         leaf.latest = NO_LATEST;
@@ -291,8 +335,8 @@ impl Memtable {
         target.latest = at as u32;
 
         let separator = right.slots.records()[0];
-        leaf.slots.sharpen(&self.arena, low, Some(separator));
-        right.slots.sharpen(&self.arena, Some(separator), high);
+        leaf.slots.sharpen(&self.arena, low, separator);
+        right.slots.sharpen(&self.arena, separator, high);
         let next = right.next;
         let right = self.leaves.push(right);
         self.leaves[id].next = right;
@@ -313,9 +357,9 @@ impl Memtable {
                 inner.insert(&self.arena, at, separator, right);
                 return;
             }
-            let new = if high.is_none() && at == SLOTS {
+            let new = if high == self.ends[1] && at == SLOTS {
                 // Growing at the right edge: leave a full node behind.
-                inner.slots.sharpen(&self.arena, low, Some(separator));
+                inner.slots.sharpen(&self.arena, low, separator);
                 Inner::new(right)
             } else {
                 let (up, mut new) = inner.split();
@@ -323,8 +367,8 @@ impl Memtable {
                     Some(at) => new.insert(&self.arena, at, separator, right),
                     None => inner.insert(&self.arena, at, separator, right),
                 }
-                inner.slots.sharpen(&self.arena, low, Some(up));
-                new.slots.sharpen(&self.arena, Some(up), high);
+                inner.slots.sharpen(&self.arena, low, up);
+                new.slots.sharpen(&self.arena, up, high);
                 separator = up;
                 new
             };
@@ -336,13 +380,14 @@ impl Memtable {
         self.depth += 1;
     }
 
-    /// The nearest separators to the left and right of the node that the path leads to at a level.
-    fn fences(&self, path: &Path, level: usize) -> (Option<Locator>, Option<Locator>) {
+    /// What bounds the node that the path leads to at a level: the nearest separators to its left and right,
+    /// or the ends of the table.
+    fn fences(&self, path: &Path, level: usize) -> (Locator, Locator) {
         let above = || path.steps[..level].iter().rev();
         let separators = |id: NodeId| self.inners[id].slots.records();
-        let low = above().find_map(|&(id, child)| separators(id).get(child.checked_sub(1)?).copied());
-        let high = above().find_map(|&(id, child)| separators(id).get(child).copied());
-        (low, high)
+        let low = above().find_map(|&(id, child)| separators(id).get(child.checked_sub(1)?));
+        let high = above().find_map(|&(id, child)| separators(id).get(child));
+        (*low.unwrap_or(&self.ends[0]), *high.unwrap_or(&self.ends[1]))
     }
 }
 

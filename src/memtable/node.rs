@@ -6,9 +6,10 @@
 //!
 //! How many bytes are shared (`skip`) follows from the node's fences, the separators to its left and right
 //! further up: what two strings begin with, all strings between them begin with, also those that come later.
-//! So a head holds good for as long as its node does. Splits bring fences closer, and a half whose heads are
-//! not all different then gets new ones ([`Slots::sharpen`]); thus the heads tell keys apart whether it is
-//! the directory that differs or the end of a long key.
+//! Splits bring fences closer, and a half whose heads are not all different then gets new ones
+//! ([`Slots::sharpen`]); thus the heads tell keys apart whether it is the directory that differs or the end of
+//! a long key. At the edges of the tree, its first and last entries are the fences; an insert beyond them
+//! makes the nodes along that edge share less ([`Slots::loosen`]). A probe beyond them must not be searched for.
 
 use super::arena::{Arena, Locator};
 use crate::entry::Entry;
@@ -63,8 +64,9 @@ impl Slots {
 
     /// How many records are before the probe, and whether the next one equals it.
     #[inline]
-    pub(super) fn find(&self, arena: &Arena, probe: &Entry<'_>) -> (usize, bool) {
-        let head = head(probe, self.skip);
+    pub(super) fn find(&self, arena: &Arena, probe: &Probe<'_>) -> (usize, bool) {
+        let head = probe.head(self.skip);
+        let probe = &probe.entry;
         let before = self.count_below(head);
         let equal = self.heads[before..self.len()].iter().take_while(|&&other| other == head).count();
         if equal == 0 {
@@ -94,12 +96,12 @@ impl Slots {
     /// Puts a record in; there must be room, and `at` must be its place.
     #[inline]
     pub(super) fn insert(&mut self, arena: &Arena, at: usize, record: Locator) {
-        let len = self.len();
-        let entry = arena.entry(record);
+        let (entry, len) = (arena.entry(record), self.len());
         debug_assert!(at == 0 || arena.entry(self.records[at - 1]).order(&entry).is_lt());
         debug_assert!(at == len || arena.entry(self.records[at]).order(&entry).is_gt());
-        self.heads.copy_within(at..len.min(SLOTS - 1), at + 1);
-        self.records.copy_within(at..len.min(SLOTS - 1), at + 1);
+        debug_assert!(len == 0 || shared_bytes(&arena.entry(self.records[0]), &entry) >= self.skip);
+        self.heads.copy_within(at..len, at + 1);
+        self.records.copy_within(at..len, at + 1);
         self.heads[at] = head(&entry, self.skip);
         self.records[at] = record;
         self.len += 1;
@@ -118,20 +120,57 @@ impl Slots {
     }
 
     /// Makes the heads start later in the sort string, if they do not tell all records apart and the fences
-    /// allow it. `None` is a fence at the edge of the tree: anything may come there, so nothing is shared.
-    pub(super) fn sharpen(&mut self, arena: &Arena, low: Option<Locator>, high: Option<Locator>) {
-        let len = self.len();
-        if !self.heads[..len].windows(2).any(|pair| pair[0] == pair[1]) {
-            return;
+    /// allow it.
+    pub(super) fn sharpen(&mut self, arena: &Arena, low: Locator, high: Locator) {
+        if self.heads[..self.len()].windows(2).any(|pair| pair[0] == pair[1]) {
+            let skip = shared_bytes(&arena.entry(low), &arena.entry(high));
+            debug_assert!(skip >= self.skip, "fences only come closer");
+            self.set_skip(arena, skip);
         }
-        let (Some(low), Some(high)) = (low, high) else { return };
-        let skip = shared_bytes(&arena.entry(low), &arena.entry(high));
-        debug_assert!(skip >= self.skip, "fences only come closer");
-        if skip > self.skip {
+    }
+
+    /// Lets an entry in that shares only so many bytes with what the node holds and may hold.
+    #[inline]
+    pub(super) fn loosen(&mut self, arena: &Arena, shared: u32) {
+        if shared < self.skip {
+            self.set_skip(arena, shared);
+        }
+    }
+
+    fn set_skip(&mut self, arena: &Arena, skip: u32) {
+        if skip != self.skip {
             self.skip = skip;
-            for (slot, &record) in self.heads.iter_mut().zip(&self.records[..len]) {
+            for (slot, &record) in self.heads.iter_mut().zip(&self.records[..self.len as usize]) {
                 *slot = head(&arena.entry(record), skip);
             }
+        }
+    }
+}
+
+/// An entry that is searched for, with the front of its sort string laid out: each node on the way wants
+/// another part of it.
+pub(super) struct Probe<'a> {
+    pub(super) entry: Entry<'a>,
+    front: [u8; FRONT_BYTES],
+}
+
+const FRONT_BYTES: usize = 64;
+
+impl<'a> Probe<'a> {
+    #[inline]
+    pub(super) fn new(entry: Entry<'a>) -> Self {
+        let mut front = [0; FRONT_BYTES];
+        front[..8].copy_from_slice(&entry.directory.0.to_be_bytes());
+        let len = entry.key.len().min(FRONT_BYTES - 8);
+        front[8..8 + len].copy_from_slice(&entry.key[..len]);
+        Probe { entry, front }
+    }
+
+    #[inline]
+    fn head(&self, skip: u32) -> Head {
+        match self.front.get(skip as usize..).and_then(|front| front.first_chunk()) {
+            Some(&bytes) => Head::from_be_bytes(bytes),
+            None => head(&self.entry, skip),
         }
     }
 }
@@ -167,11 +206,15 @@ fn eight_bytes(key: &[u8], at: usize) -> u64 {
 }
 
 /// How many bytes two entries' sort strings have in common.
-fn shared_bytes(a: &Entry<'_>, b: &Entry<'_>) -> u32 {
+pub(super) fn shared_bytes(a: &Entry<'_>, b: &Entry<'_>) -> u32 {
     if a.directory != b.directory {
         return (a.directory.0 ^ b.directory.0).leading_zeros() / 8;
     }
-    8 + a.key.iter().zip(b.key).take_while(|(a, b)| a == b).count() as u32
+    let (a_words, _) = a.key.as_chunks::<8>();
+    let (b_words, _) = b.key.as_chunks::<8>();
+    let words = a_words.iter().zip(b_words).take_while(|(a, b)| a == b).count() * 8;
+    let bytes = a.key[words..].iter().zip(&b.key[words..]).take_while(|(a, b)| a == b).count();
+    (8 + words + bytes) as u32
 }
 
 /// The number of a node in its pool.
