@@ -28,7 +28,7 @@ mod tests;
 pub use crate::entry::{DirectoryId, Entry};
 use crate::levels::Commit;
 use arena::{Arena, Locator};
-use node::{Inner, Leaf, NO_NODE, NodeId, Pool, Probe, SLOTS, Slots, shared_bytes};
+use node::{Front, Inner, Leaf, NO_NODE, NodeId, Pool, Probe, SLOTS, Slots, shared_bytes};
 use std::cmp::Ordering;
 use std::fmt;
 
@@ -50,8 +50,8 @@ pub struct Memtable {
     depth: usize,
     /// The last leaf; the first is number 0, since a split makes the right half the new node.
     last: NodeId,
-    /// The first and the last entry; set with the first insert.
-    ends: [Locator; 2],
+    /// The first and the last entry, with their fronts; set with the first insert.
+    ends: [(Front, Locator); 2],
     entries: usize,
 }
 
@@ -101,7 +101,7 @@ impl Memtable {
             root,
             depth: 0,
             last: root,
-            ends: [Locator::default(); 2],
+            ends: Default::default(),
             entries: 0,
         }
     }
@@ -114,9 +114,9 @@ impl Memtable {
         let probe = Probe::new(Entry { directory, key, commit, value });
         let record = self.arena.push(&probe.entry);
         let mut path = Path { steps: [(NO_NODE, 0); DEPTH_MAX], depth: self.depth };
-        let (id, at, present) = match self.beyond_ends(&probe.entry) {
+        let (id, at, present) = match self.beyond_ends(&probe) {
             _ if self.is_empty() => {
-                self.ends = [record, record];
+                self.ends = [(probe.front, record); 2];
                 (self.root, 0, false)
             }
             Ordering::Equal => {
@@ -125,7 +125,7 @@ impl Memtable {
                 (id, at, present)
             }
             beyond => {
-                let (id, at) = self.extend(beyond, record, &mut path);
+                let (id, at) = self.extend(beyond, &probe, record, &mut path);
                 (id, at, false)
             }
         };
@@ -145,10 +145,16 @@ impl Memtable {
 
     /// Makes a record the first (`Less`) or last (`Greater`) of the table: loosens the nodes along that edge
     /// as far as it shares less with them, and gives the way down there, the leaf and its place.
-    fn extend(&mut self, edge: Ordering, record: Locator, path: &mut Path) -> (NodeId, usize) {
+    fn extend(
+        &mut self,
+        edge: Ordering,
+        probe: &Probe<'_>,
+        record: Locator,
+        path: &mut Path,
+    ) -> (NodeId, usize) {
         let end = &mut self.ends[usize::from(edge.is_gt())];
-        let shared = shared_bytes(&self.arena.entry(*end), &self.arena.entry(record));
-        *end = record;
+        let shared = shared_bytes(&self.arena.entry(end.1), &probe.entry);
+        *end = (probe.front, record);
         let mut id = self.root;
         for step in &mut path.steps[..self.depth] {
             let inner = &mut self.inners[id];
@@ -162,13 +168,16 @@ impl Memtable {
         (id, if edge.is_gt() { slots.len() } else { 0 })
     }
 
-    /// Whether an entry is before the table's first (`Less`), behind its last (`Greater`) or between them.
+    /// Whether a probe is before the table's first entry (`Less`), behind its last (`Greater`) or between.
     #[inline]
-    fn beyond_ends(&self, entry: &Entry<'_>) -> Ordering {
+    fn beyond_ends(&self, probe: &Probe<'_>) -> Ordering {
+        let order = |(front, record): (Front, Locator)| {
+            probe.front.cmp(&front).then_with(|| probe.entry.order(&self.arena.entry(record)))
+        };
         let [first, last] = self.ends;
-        if self.is_empty() || entry.order(&self.arena.entry(last)).is_gt() {
+        if self.is_empty() || order(last).is_gt() {
             Ordering::Greater
-        } else if entry.order(&self.arena.entry(first)).is_lt() {
+        } else if order(first).is_lt() {
             Ordering::Less
         } else {
             Ordering::Equal
@@ -291,13 +300,12 @@ impl Memtable {
                 None => return end,
             },
         };
-        let entry = Entry { directory, key, commit, value: None };
-        match self.beyond_ends(&entry) {
+        let probe = Probe::new(Entry { directory, key, commit, value: None });
+        match self.beyond_ends(&probe) {
             Ordering::Less => return start,
             Ordering::Greater => return end,
             Ordering::Equal => {}
         }
-        let probe = Probe::new(entry);
         let leaf = self.descend(&probe, |_, _| {});
         let (slot, present) = self.leaves[leaf].slots.find(&self.arena, &probe);
         (leaf, slot + usize::from(behind && present))
@@ -357,7 +365,7 @@ impl Memtable {
                 inner.insert(&self.arena, at, separator, right);
                 return;
             }
-            let new = if high == self.ends[1] && at == SLOTS {
+            let new = if high == self.ends[1].1 && at == SLOTS {
                 // Growing at the right edge: leave a full node behind.
                 inner.slots.sharpen(&self.arena, low, separator);
                 Inner::new(right)
@@ -387,7 +395,7 @@ impl Memtable {
         let separators = |id: NodeId| self.inners[id].slots.records();
         let low = above().find_map(|&(id, child)| separators(id).get(child.checked_sub(1)?));
         let high = above().find_map(|&(id, child)| separators(id).get(child));
-        (*low.unwrap_or(&self.ends[0]), *high.unwrap_or(&self.ends[1]))
+        (*low.unwrap_or(&self.ends[0].1), *high.unwrap_or(&self.ends[1].1))
     }
 }
 

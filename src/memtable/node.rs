@@ -147,29 +147,42 @@ impl Slots {
     }
 }
 
-/// An entry that is searched for, with the front of its sort string laid out: each node on the way wants
-/// another part of it.
+/// The first 64 bytes of an entry's sort string as big-endian numbers, padded with zeros. Where fronts differ,
+/// entries differ the same way.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) struct Front([u64; FRONT_WORDS]);
+
+const FRONT_WORDS: usize = 8;
+
+/// An entry that is searched for, with its front: each node on the way wants another part of it.
 pub(super) struct Probe<'a> {
     pub(super) entry: Entry<'a>,
-    front: [u8; FRONT_BYTES],
+    pub(super) front: Front,
 }
-
-const FRONT_BYTES: usize = 64;
 
 impl<'a> Probe<'a> {
     #[inline]
     pub(super) fn new(entry: Entry<'a>) -> Self {
-        let mut front = [0; FRONT_BYTES];
-        front[..8].copy_from_slice(&entry.directory.0.to_be_bytes());
-        let len = entry.key.len().min(FRONT_BYTES - 8);
-        front[8..8 + len].copy_from_slice(&entry.key[..len]);
-        Probe { entry, front }
+        let mut front = [0; FRONT_WORDS];
+        front[0] = entry.directory.0;
+        let (words, rest) = entry.key.as_chunks::<8>();
+        for (word, &bytes) in front[1..].iter_mut().zip(words) {
+            *word = u64::from_be_bytes(bytes);
+        }
+        if let Some(word) = front.get_mut(1 + words.len()) {
+            *word = eight_bytes(rest, 0);
+        }
+        Probe { entry, front: Front(front) }
     }
 
     #[inline]
     fn head(&self, skip: u32) -> Head {
-        match self.front.get(skip as usize..).and_then(|front| front.first_chunk()) {
-            Some(&bytes) => Head::from_be_bytes(bytes),
+        let (word, bits) = (skip as usize / 8, skip % 8 * 8);
+        match self.front.0.get(word..).and_then(|words| words.first_chunk::<3>()) {
+            Some(&[first, second, third]) => {
+                let two = Head::from(first) << 64 | Head::from(second);
+                two << bits | Head::from(third >> (63 - bits) >> 1)
+            }
             None => head(&self.entry, skip),
         }
     }
