@@ -6,5 +6,7 @@ mod entry;
 mod error;
 pub mod levels;
 pub mod limits;
+#[doc(hidden)]
+pub mod memtable;
 
 pub use error::{Error, Result};

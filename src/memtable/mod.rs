@@ -1,0 +1,412 @@
+//! The memtable: one flush window's entries in memory, in the one order of entries.
+//!
+//! Each commit's operations are inserted as they are sequenced; reads and scans look here first; when the
+//! window closes, the carry reads the table from start to end and the table is dropped as a whole. It lives on
+//! its shard's thread and is shared there (`Rc<RefCell<Memtable>>`), so nothing here locks.
+//!
+//! How it works:
+//!
+//! 1. An insert copies the entry to an append-only arena (`arena`): a record never moves or goes away.
+//! 2. A B+tree (`node`) keeps the records' locators in order. It is insert-only, so its nodes live in a pool,
+//!    refer to each other by number, and are never freed or merged; leaves are linked both ways.
+//! 3. A node holds 16 bytes of each record's directory and key beside the locator, so that most comparisons
+//!    never touch the arena.
+//! 4. A [`Position`] names a slot *and* the record in it. Inserts move slots, never records: a position whose
+//!    slot no longer holds its record is found again by the record's key. So a scan may be left for as long
+//!    as the table lives, borrows nothing, and pays for a search only where its leaf has changed.
+//!
+//! Promises: an insert costs a search and moves at most one node's slots, a split now and then more, and never
+//! anything in proportion to the table. Runs of neighbouring inserts (a bulk load, a log's keys, a hot
+//! key's versions) leave full leaves behind. The shape, like [`Memtable::memory`], depends on nothing but the
+//! inserts.
+
+mod arena;
+mod node;
+#[cfg(test)]
+mod tests;
+
+pub use crate::entry::{DirectoryId, Entry};
+use crate::levels::Commit;
+use arena::{Arena, Locator};
+use node::{Front, Inner, Leaf, NO_NODE, NodeId, Pool, Probe, SLOTS, Slots, shared_bytes};
+use std::cmp::Ordering;
+use std::fmt;
+
+/// A leaf's `latest` when nothing was inserted since it was split off: next to no slot.
+const NO_LATEST: u32 = u32::MAX - 1;
+
+/// Above the depth of any tree: below the root an inner node has at least [`SLOTS`] / 2 children (save those
+/// at the right edge), so a tree of this depth would have more leaves than there are numbers for them.
+const DEPTH_MAX: usize = 12;
+
+/// An ordered map of versions, insert-only.
+pub struct Memtable {
+    arena: Arena,
+    leaves: Pool<Leaf>,
+    inners: Pool<Inner>,
+    /// A leaf if `depth` is 0, else an inner node.
+    root: NodeId,
+    /// How many inner nodes are above each leaf.
+    depth: usize,
+    /// The last leaf; the first is number 0, since a split makes the right half the new node.
+    last: NodeId,
+    /// The first and the last entry, with their fronts; set with the first insert.
+    ends: [(Front, Locator); 2],
+    entries: usize,
+}
+
+/// Where an entry is in the table that gave out the position; stays good whatever is inserted later.
+#[derive(Clone, Copy, Debug)]
+pub struct Position {
+    leaf: NodeId,
+    slot: u32,
+    record: Locator,
+}
+
+/// A place between entries, to scan from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place<'a> {
+    /// Before everything.
+    Start,
+    /// Before all entries of a directory.
+    DirectoryStart(DirectoryId),
+    /// Before all versions of a key.
+    Before(DirectoryId, &'a [u8]),
+    /// Before the newest version of a key that is not newer than the commit.
+    AsOf(DirectoryId, &'a [u8], Commit),
+    /// Behind all versions of a key.
+    Behind(DirectoryId, &'a [u8]),
+    /// Behind all entries of a directory.
+    DirectoryEnd(DirectoryId),
+    /// Behind everything.
+    End,
+}
+
+/// The way from the root down to a leaf: inner nodes and which child was taken.
+struct Path {
+    steps: [(NodeId, usize); DEPTH_MAX],
+    depth: usize,
+}
+
+impl Memtable {
+    /// An empty table; it takes a few KiB once something is inserted.
+    pub fn new() -> Self {
+        let mut leaves = Pool::new();
+        let root =
+            leaves.push(Leaf { slots: Slots::new(0), prev: NO_NODE, next: NO_NODE, latest: NO_LATEST });
+        Memtable {
+            arena: Arena::new(),
+            leaves,
+            inners: Pool::new(),
+            root,
+            depth: 0,
+            last: root,
+            ends: Default::default(),
+            entries: 0,
+        }
+    }
+
+    /// Adds a version of a key: a put, or with no value a delete. If the table has that version already (a
+    /// batch that names a key twice), the later insert replaces the earlier.
+    ///
+    /// The key and value must be within the limits of `limits`; they are copied.
+    pub fn insert(&mut self, directory: DirectoryId, key: &[u8], commit: Commit, value: Option<&[u8]>) {
+        let probe = Probe::new(Entry { directory, key, commit, value });
+        let record = self.arena.push(&probe.entry);
+        let mut path = Path { steps: [(NO_NODE, 0); DEPTH_MAX], depth: self.depth };
+        let (id, at, present) = match self.beyond_ends(&probe) {
+            _ if self.is_empty() => {
+                self.ends = [(probe.front, record); 2];
+                (self.root, 0, false)
+            }
+            Ordering::Equal => {
+                let id = self.descend(&probe, |level, step| path.steps[level] = step);
+                let (at, present) = self.leaves[id].slots.find(&self.arena, &probe);
+                (id, at, present)
+            }
+            beyond => {
+                let (id, at) = self.extend(beyond, &probe, record, &mut path);
+                (id, at, false)
+            }
+        };
+        let leaf = &mut self.leaves[id];
+        if present {
+            leaf.slots.replace(at, record);
+            return;
+        }
+        self.entries += 1;
+        if leaf.slots.is_full() {
+            self.split_leaf(id, &path, at, record);
+        } else {
+            leaf.slots.insert(&self.arena, at, record);
+            leaf.latest = at as u32;
+        }
+    }
+
+    /// Makes a record the first (`Less`) or last (`Greater`) of the table: loosens the nodes along that edge
+    /// as far as it shares less with them, and gives the way down there, the leaf and its place.
+    fn extend(
+        &mut self,
+        edge: Ordering,
+        probe: &Probe<'_>,
+        record: Locator,
+        path: &mut Path,
+    ) -> (NodeId, usize) {
+        let end = &mut self.ends[usize::from(edge.is_gt())];
+        let shared = shared_bytes(&self.arena.entry(end.1), &probe.entry);
+        *end = (probe.front, record);
+        let mut id = self.root;
+        for step in &mut path.steps[..self.depth] {
+            let inner = &mut self.inners[id];
+            inner.slots.loosen(&self.arena, shared);
+            let child = if edge.is_gt() { inner.slots.len() } else { 0 };
+            *step = (id, child);
+            id = inner.children[child];
+        }
+        let slots = &mut self.leaves[id].slots;
+        slots.loosen(&self.arena, shared);
+        (id, if edge.is_gt() { slots.len() } else { 0 })
+    }
+
+    /// Whether a probe is before the table's first entry (`Less`), behind its last (`Greater`) or between.
+    #[inline]
+    fn beyond_ends(&self, probe: &Probe<'_>) -> Ordering {
+        let order = |(front, record): (Front, Locator)| {
+            probe.front.cmp(&front).then_with(|| probe.entry.order(&self.arena.entry(record)))
+        };
+        let [first, last] = self.ends;
+        if self.is_empty() || order(last).is_gt() {
+            Ordering::Greater
+        } else if order(first).is_lt() {
+            Ordering::Less
+        } else {
+            Ordering::Equal
+        }
+    }
+
+    /// The newest version of a key that is not newer than a commit; of a deleted key, the delete.
+    pub fn get(&self, directory: DirectoryId, key: &[u8], at: Commit) -> Option<Entry<'_>> {
+        let position = self.first_from(Place::AsOf(directory, key, at))?;
+        let entry = self.entry(position);
+        (entry.directory == directory && entry.key == key).then_some(entry)
+    }
+
+    /// Whether the table holds any entry of a directory. Costs a search.
+    pub fn has_directory(&self, directory: DirectoryId) -> bool {
+        self.first_from(Place::DirectoryStart(directory))
+            .is_some_and(|position| self.entry(position).directory == directory)
+    }
+
+    /// How many entries (versions, deletes among them) it holds.
+    pub fn entries(&self) -> usize {
+        self.entries
+    }
+
+    /// Whether nothing was inserted.
+    pub fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
+    /// The bytes allocated: records, nodes and room for more of both.
+    pub fn memory(&self) -> usize {
+        self.arena.memory() + self.leaves.memory() + self.inners.memory()
+    }
+
+    /// The first entry behind a place.
+    pub fn first_from(&self, place: Place<'_>) -> Option<Position> {
+        let (leaf, slot) = self.seek(place);
+        self.position(leaf, slot)
+    }
+
+    /// The last entry before a place.
+    pub fn last_before(&self, place: Place<'_>) -> Option<Position> {
+        let (leaf, slot) = self.seek(place);
+        self.position_before(leaf, slot)
+    }
+
+    /// The entry at a position. If that version was inserted again since, the earlier insert is still seen.
+    #[inline]
+    pub fn entry(&self, position: Position) -> Entry<'_> {
+        self.arena.entry(position.record)
+    }
+
+    /// The entry that follows, among those that are in the table by now.
+    #[inline]
+    pub fn next(&self, position: Position) -> Option<Position> {
+        let (leaf, slot) = self.slot_of(position);
+        self.position(leaf, slot + 1)
+    }
+
+    /// The entry that precedes, among those that are in the table by now.
+    #[inline]
+    pub fn prev(&self, position: Position) -> Option<Position> {
+        let (leaf, slot) = self.slot_of(position);
+        self.position_before(leaf, slot)
+    }
+
+    /// The slot that a position's version is in now.
+    #[inline]
+    fn slot_of(&self, position: Position) -> (NodeId, usize) {
+        let Position { leaf, slot, record } = position;
+        if self.leaves[leaf].slots.records().get(slot as usize) == Some(&record) {
+            return (leaf, slot as usize);
+        }
+        let probe = Probe::new(self.arena.entry(record));
+        let leaf = self.descend(&probe, |_, _| {});
+        let (slot, present) = self.leaves[leaf].slots.find(&self.arena, &probe);
+        debug_assert!(present, "a position of another table");
+        (leaf, slot)
+    }
+
+    /// The position of a slot, or if it is behind its leaf's last, of the next leaf's first.
+    #[inline]
+    fn position(&self, leaf: NodeId, slot: usize) -> Option<Position> {
+        let node = &self.leaves[leaf];
+        if let Some(&record) = node.slots.records().get(slot) {
+            return Some(Position { leaf, slot: slot as u32, record });
+        }
+        if node.next == NO_NODE {
+            return None;
+        }
+        let &record = self.leaves[node.next].slots.records().first()?;
+        Some(Position { leaf: node.next, slot: 0, record })
+    }
+
+    /// The position before a slot (which may be the one behind its leaf's last).
+    #[inline]
+    fn position_before(&self, leaf: NodeId, slot: usize) -> Option<Position> {
+        let (leaf, slot) = match slot {
+            0 if self.leaves[leaf].prev == NO_NODE => return None,
+            0 => (self.leaves[leaf].prev, self.leaves[self.leaves[leaf].prev].slots.len()),
+            _ => (leaf, slot),
+        };
+        let slot = slot - 1;
+        Some(Position { leaf, slot: slot as u32, record: self.leaves[leaf].slots.records()[slot] })
+    }
+
+    /// The leaf and the slot in it (or the one behind its last) that a place is just before.
+    fn seek(&self, place: Place<'_>) -> (NodeId, usize) {
+        let (start, end) = ((0, 0), (self.last, self.leaves[self.last].slots.len()));
+        let newest = Commit(u64::MAX);
+        let (directory, key, commit, behind) = match place {
+            Place::Start => return start,
+            Place::End => return end,
+            Place::DirectoryStart(directory) => (directory, &[][..], newest, false),
+            Place::Before(directory, key) => (directory, key, newest, false),
+            Place::AsOf(directory, key, commit) => (directory, key, commit, false),
+            Place::Behind(directory, key) => (directory, key, Commit(0), true),
+            Place::DirectoryEnd(directory) => match directory.0.checked_add(1) {
+                Some(next) => (DirectoryId(next), &[][..], newest, false),
+                None => return end,
+            },
+        };
+        let probe = Probe::new(Entry { directory, key, commit, value: None });
+        match self.beyond_ends(&probe) {
+            Ordering::Less => return start,
+            Ordering::Greater => return end,
+            Ordering::Equal => {}
+        }
+        let leaf = self.descend(&probe, |_, _| {});
+        let (slot, present) = self.leaves[leaf].slots.find(&self.arena, &probe);
+        (leaf, slot + usize::from(behind && present))
+    }
+
+    /// The leaf whose fences the probe is between; tells each step on the way, from the root down.
+    #[inline]
+    fn descend(&self, probe: &Probe<'_>, mut step: impl FnMut(usize, (NodeId, usize))) -> NodeId {
+        let mut id = self.root;
+        for level in 0..self.depth {
+            let inner = &self.inners[id];
+            let (before, present) = inner.slots.find(&self.arena, probe);
+            let child = before + usize::from(present);
+            step(level, (id, child));
+            id = inner.children[child];
+        }
+        id
+    }
+
+    /// Splits a full leaf and puts a record in, whose place in the full leaf was `at`.
+    #[cold]
+    fn split_leaf(&mut self, id: NodeId, path: &Path, at: usize, record: Locator) {
+        let (low, high) = self.fences(path, path.depth);
+        let leaf = &mut self.leaves[id];
+        // Next to the latest insert, or at the end of the table: likely a run. Split there, so that the run
+        // goes on filling the left half, or if that is full, a leaf of its own.
+        let run = at == leaf.latest as usize || at == leaf.latest as usize + 1;
+        let middle = if run || (id == self.last && at == SLOTS) { at } else { SLOTS / 2 };
+        let mut right =
+            Leaf { slots: leaf.slots.split(middle, middle), prev: id, next: leaf.next, latest: NO_LATEST };
+        leaf.latest = NO_LATEST;
+        let (target, at) =
+            if at < SLOTS && at <= middle { (&mut *leaf, at) } else { (&mut right, at - middle) };
+        target.slots.insert(&self.arena, at, record);
+        target.latest = at as u32;
+
+        let separator = right.slots.records()[0];
+        leaf.slots.sharpen(&self.arena, low, separator);
+        right.slots.sharpen(&self.arena, separator, high);
+        let next = right.next;
+        let right = self.leaves.push(right);
+        self.leaves[id].next = right;
+        match next {
+            NO_NODE => self.last = right,
+            next => self.leaves[next].prev = right,
+        }
+        self.insert_separator(path, separator, right);
+    }
+
+    /// Tells the inner nodes on the path that a new node stands to the right of the one it led to.
+    fn insert_separator(&mut self, path: &Path, mut separator: Locator, mut right: NodeId) {
+        for level in (0..path.depth).rev() {
+            let (id, at) = path.steps[level];
+            let (low, high) = self.fences(path, level);
+            let inner = &mut self.inners[id];
+            if !inner.slots.is_full() {
+                inner.insert(&self.arena, at, separator, right);
+                return;
+            }
+            let new = if high == self.ends[1].1 && at == SLOTS {
+                // Growing at the right edge: leave a full node behind.
+                inner.slots.sharpen(&self.arena, low, separator);
+                Inner::new(right)
+            } else {
+                let (up, mut new) = inner.split();
+                match at.checked_sub(SLOTS / 2 + 1) {
+                    Some(at) => new.insert(&self.arena, at, separator, right),
+                    None => inner.insert(&self.arena, at, separator, right),
+                }
+                inner.slots.sharpen(&self.arena, low, up);
+                new.slots.sharpen(&self.arena, up, high);
+                separator = up;
+                new
+            };
+            right = self.inners.push(new);
+        }
+        let mut root = Inner::new(self.root);
+        root.insert(&self.arena, 0, separator, right);
+        self.root = self.inners.push(root);
+        self.depth += 1;
+    }
+
+    /// What bounds the node that the path leads to at a level: the nearest separators to its left and right,
+    /// or the ends of the table.
+    fn fences(&self, path: &Path, level: usize) -> (Locator, Locator) {
+        let above = || path.steps[..level].iter().rev();
+        let separators = |id: NodeId| self.inners[id].slots.records();
+        let low = above().find_map(|&(id, child)| separators(id).get(child.checked_sub(1)?));
+        let high = above().find_map(|&(id, child)| separators(id).get(child));
+        (*low.unwrap_or(&self.ends[0].1), *high.unwrap_or(&self.ends[1].1))
+    }
+}
+
+impl Default for Memtable {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Memtable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memtable").field("entries", &self.entries).field("memory", &self.memory()).finish()
+    }
+}
