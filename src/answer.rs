@@ -1,0 +1,79 @@
+//! What an operation that crosses threads returns: a future for any runtime, and a wait for a plain thread.
+
+use crate::error::{Error, Result};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::sync::oneshot;
+
+/// The answer of a shard, to be awaited on any async runtime, or waited for with [`Answer::wait`] on a plain
+/// thread.
+///
+/// The operation is on its way when the answer is handed out, unless the shard's mailbox was full: then it is
+/// sent when there is room, while the answer is awaited. Dropping an answer does not undo an operation that
+/// is on its way.
+///
+/// # Examples
+///
+/// ```
+/// # let folder = tempfile::tempdir()?;
+/// # let engine = quipu::Options::new().shards(1).open(folder.path())?;
+/// let users = engine.directory("acme/users")?;
+/// let first = users.put("ada", "1815");
+/// let second = users.put("grace", "1906"); // both are in flight
+/// assert!(first.wait()?.number < second.wait()?.number);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "an answer must be awaited or waited for; a full mailbox sends only then"]
+pub struct Answer<T> {
+    state: State<T>,
+}
+
+enum State<T> {
+    Sent(oneshot::Receiver<Result<T>>),
+    Waiting(Pin<Box<dyn Future<Output = Result<T>> + Send>>),
+    Ready(Option<Result<T>>),
+}
+
+impl<T> Answer<T> {
+    pub(crate) fn sent(receiver: oneshot::Receiver<Result<T>>) -> Self {
+        Answer { state: State::Sent(receiver) }
+    }
+
+    pub(crate) fn later(future: impl Future<Output = Result<T>> + Send + 'static) -> Self {
+        Answer { state: State::Waiting(Box::pin(future)) }
+    }
+
+    pub(crate) fn ready(result: Result<T>) -> Self {
+        Answer { state: State::Ready(Some(result)) }
+    }
+
+    /// Waits for the answer on this thread. Not for use within an async task: it blocks.
+    pub fn wait(self) -> Result<T> {
+        pollster::block_on(self)
+    }
+}
+
+// No state is pinned in place: a receiver is `Unpin`, and the future is boxed.
+impl<T> Unpin for Answer<T> {}
+
+impl<T> Future for Answer<T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
+        match &mut self.state {
+            // A shard that went away without an answer has been closed.
+            State::Sent(receiver) => {
+                Pin::new(receiver).poll(cx).map(|got| got.unwrap_or(Err(Error::Closed)))
+            }
+            State::Waiting(future) => future.as_mut().poll(cx),
+            State::Ready(result) => Poll::Ready(result.take().unwrap_or(Err(Error::Closed))),
+        }
+    }
+}
+
+impl<T> std::fmt::Debug for Answer<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Answer")
+    }
+}

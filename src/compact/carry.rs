@@ -1,0 +1,88 @@
+//! One merge, one file: the segment of a window, or a spill.
+
+use super::dead::Dead;
+use super::output::Output;
+use super::sift::Sift;
+use super::{Change, Context, spill_name, window_name};
+use crate::error::Result;
+use crate::levels::{Level, Span, Window};
+use crate::memtable::Place;
+use crate::read::cursor::Cursor;
+use crate::read::merge::Merge;
+use crate::segment::{SegmentCursor, SegmentIdentity};
+use crate::table::{Table, TableCursor};
+use crate::view::{Kind, Source};
+use std::rc::Rc;
+
+/// Merges the sources within a window into its segment.
+pub(crate) async fn window(context: Context, window: Window, inputs: Vec<Source>) -> Result<()> {
+    let span = window.span();
+    let name = window_name(window.level(), window.last());
+    let segment = write(&context, Kind::Window, window.level(), span, name, &inputs).await?;
+    context.outbox.borrow_mut().push_back(Change::Window { segment, span });
+    Ok(())
+}
+
+/// Writes a table to a file of its own, ahead of its carry.
+pub(crate) async fn spill(context: Context, table: Rc<Table>) -> Result<()> {
+    let span = table.span();
+    let inputs = [Source::Table(table)];
+    let segment = write(&context, Kind::Spill, Level(0), span, spill_name(span), &inputs).await?;
+    context.outbox.borrow_mut().push_back(Change::Spill { segment, span });
+    Ok(())
+}
+
+/// A merge over sources that reads past the cache, so that it does not empty it.
+pub(crate) fn merge_of(inputs: &[Source]) -> Merge {
+    let cursors = inputs.iter().map(|source| match source {
+        Source::Table(table) => Cursor::Table(TableCursor::new(table.clone())),
+        Source::Segment(segment) => Cursor::Segment(SegmentCursor::stream(segment.clone())),
+    });
+    Merge::new(cursors.collect())
+}
+
+async fn write(
+    context: &Context,
+    kind: Kind,
+    level: Level,
+    span: Span,
+    name: String,
+    inputs: &[Source],
+) -> Result<Rc<crate::segment::Segment>> {
+    let identity = SegmentIdentity {
+        kind: kind.to_byte(),
+        level,
+        shard: context.shard,
+        first: span.first(),
+        last: span.last,
+        part: 0,
+    };
+    let mut merge = merge_of(inputs);
+    let dead = Dead::find(&mut merge).await?;
+    let rule = context.history.keep_rule(context.divisor, span.last);
+    let mut sift = Sift::new(rule, span.after == crate::levels::Commit::ZERO);
+    let mut output = Output::create(context, name, identity).await?;
+    merge.seek(Place::Start).await?;
+    while let Some(entry) = merge.entry() {
+        let bytes = work_of(&entry);
+        let mut full = false;
+        sift.push(&entry, &dead, |entry| full |= output.add(entry));
+        if full {
+            output.flush().await?;
+        }
+        if context.throttle.spend(bytes) {
+            context.throttle.pause().await;
+        }
+        if !merge.step() {
+            merge.advance().await?;
+        }
+    }
+    output.finish().await
+}
+
+/// What merging an entry counts, in bytes.
+#[inline]
+pub(crate) fn work_of(entry: &crate::entry::Entry<'_>) -> u64 {
+    let size = entry.key.len() + entry.value.map_or(0, <[u8]>::len);
+    (size + crate::limits::OPERATION_BYTES_OVERHEAD) as u64
+}

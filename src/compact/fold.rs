@@ -1,0 +1,197 @@
+//! Folding a window into the base, part by part.
+//!
+//! The base's key space is cut into *tiles*: its parts, and the gaps between and around them. In key order:
+//!
+//! 1. A tile that the window has nothing for, and in which no directory was dropped, stays as it is.
+//! 2. Any other tile is merged with the window's entries for it. The merge ends a part when it has grown to its
+//!    size, at a key's end, and installs it at once: the new part takes the place of the tile up to there, the
+//!    rest of the tile becomes a tile of its own (one that is always rewritten).
+//! 3. At a tile's end a part that is still small takes in the next tile too, so parts do not crumble.
+//!
+//! Every decision depends on the parts, the window and the options only, and each installed part is a point
+//! from which the fold can be resumed: parts that end at the fold's commit are done. So an interrupted fold
+//! leaves the same files as one that was not.
+//!
+//! The window's sources stay in the cover until the last part is installed. Reads do not mind: what a new part
+//! took in from the window, they find in the window first.
+
+use super::carry::{merge_of, work_of};
+use super::dead::Dead;
+use super::output::Output;
+use super::sift::Sift;
+use super::{Change, Context, part_name};
+use crate::entry::DirectoryId;
+use crate::error::Result;
+use crate::levels::{Commit, KeepRule, Level};
+use crate::memtable::Place;
+use crate::read::merge::Merge;
+use crate::segment::SegmentIdentity;
+use crate::view::{FullKey, Kind, Part, Source, work_bytes};
+
+/// A new part smaller than this share of a part's size takes in the next tile.
+const SMALL_SHARE: u64 = 4;
+
+/// A range of the base's keys: a part, or a gap.
+struct Tile {
+    low: FullKey,
+    high: Option<FullKey>,
+    part: Option<Part>,
+}
+
+impl Tile {
+    /// Whether a key lies below the tile's end.
+    fn ends_above(&self, directory: DirectoryId, key: &[u8]) -> bool {
+        self.high.as_ref().is_none_or(|high| (directory, key) < high.borrowed())
+    }
+}
+
+/// Folds a window's sources and the base's parts into the base as of `to`.
+pub(crate) async fn fold(context: Context, to: Commit, inputs: Vec<Source>, parts: Vec<Part>) -> Result<()> {
+    let done = |part: &Part| part.segment.meta().identity.last == to;
+    let number = parts.iter().filter(|part| done(part)).count();
+    let tiles = tiles_of(&parts);
+    let dead = Dead::find(&mut merge_of(&engines_own(&inputs, &parts))).await?;
+    let rule = context.history.keep_rule(context.divisor, to);
+    let mut window = merge_of(&inputs);
+    let mut folding = Folding { context: &context, to, inputs: &inputs, dead: &dead, rule, number };
+    let mut at = 0;
+    while let Some(tile) = tiles.get(at) {
+        match &tile.part {
+            Some(part) if done(part) => at += 1,
+            part if touched(&mut window, &dead, tile).await? => {
+                // An interrupted fold may have left it trimmed; that is the same work.
+                debug_assert!(part.as_ref().is_none_or(|part| part.low == tile.low));
+                at = folding.rewrite(&tiles, at).await?;
+            }
+            part => {
+                at += 1;
+                let bytes = part.as_ref().map_or(0, |part| work_bytes(&part.segment));
+                if context.throttle.spend(bytes) {
+                    context.throttle.pause().await;
+                }
+            }
+        }
+    }
+    context.outbox.borrow_mut().push_back(Change::Folded { to });
+    Ok(())
+}
+
+/// The key space as tiles, in order.
+fn tiles_of(parts: &[Part]) -> Vec<Tile> {
+    let mut tiles = Vec::new();
+    let mut low = Some(FullKey::least());
+    for part in parts {
+        if let Some(low) = low.filter(|low| *low < part.low) {
+            tiles.push(Tile { low, high: Some(part.low.clone()), part: None });
+        }
+        tiles.push(Tile { low: part.low.clone(), high: part.high.clone(), part: Some(part.clone()) });
+        low = part.high.clone();
+    }
+    if let Some(low) = low {
+        tiles.push(Tile { low, high: None, part: None });
+    }
+    tiles
+}
+
+/// The sources of a fold that can hold the engine's own directories: drops and catalog.
+fn engines_own(inputs: &[Source], parts: &[Part]) -> Vec<Source> {
+    let parts = parts.iter().take_while(|part| part.low.directory < DirectoryId::FIRST_FREE);
+    let parts = parts.map(|part| Source::Segment(part.segment.clone()));
+    inputs.iter().cloned().chain(parts).collect()
+}
+
+/// Whether a tile has to be rewritten.
+async fn touched(window: &mut Merge, dead: &Dead, tile: &Tile) -> Result<bool> {
+    let high = tile.high.as_ref().map(FullKey::borrowed);
+    if let Some(part) = &tile.part {
+        // What a fold has begun, it finishes.
+        if !part.whole || dead.touches(tile.low.borrowed(), high) {
+            return Ok(true);
+        }
+    }
+    window.seek(Place::Before(tile.low.directory, &tile.low.key)).await?;
+    Ok(window.entry().is_some_and(|entry| tile.ends_above(entry.directory, entry.key)))
+}
+
+/// A fold under way.
+struct Folding<'a> {
+    context: &'a Context,
+    to: Commit,
+    inputs: &'a [Source],
+    dead: &'a Dead,
+    rule: KeepRule,
+    /// New parts so far: the number of the next.
+    number: usize,
+}
+
+impl Folding<'_> {
+    /// Rewrites tiles from `at` on, until a part ends at a tile's end. Answers the next tile.
+    async fn rewrite(&mut self, tiles: &[Tile], mut at: usize) -> Result<usize> {
+        let mut sift = Sift::new(self.rule.clone(), true);
+        let mut low = tiles[at].low.clone();
+        let mut output = self.create().await?;
+        loop {
+            let tile = &tiles[at];
+            let part = tile.part.iter().map(|part| Source::Segment(part.segment.clone()));
+            let sources: Vec<Source> = self.inputs.iter().cloned().chain(part).collect();
+            let mut merge = merge_of(&sources);
+            merge.seek(Place::Before(tile.low.directory, &tile.low.key)).await?;
+            while let Some(entry) = merge.entry() {
+                if !tile.ends_above(entry.directory, entry.key) {
+                    break;
+                }
+                // A part ends between two keys.
+                if output.bytes() >= self.context.part_bytes && !sift.is_at(&entry) {
+                    let high = FullKey { directory: entry.directory, key: entry.key.into() };
+                    self.install(output, low, Some(high.clone())).await?;
+                    output = self.create().await?;
+                    low = high;
+                }
+                let mut full = false;
+                sift.push(&entry, self.dead, |entry| full |= output.add(entry));
+                let bytes = work_of(&entry);
+                if full {
+                    output.flush().await?;
+                }
+                if self.context.throttle.spend(bytes) {
+                    self.context.throttle.pause().await;
+                }
+                if !merge.step() {
+                    merge.advance().await?;
+                }
+            }
+            at += 1;
+            let small = output.bytes() < self.context.part_bytes / SMALL_SHARE;
+            if at == tiles.len() || !small {
+                self.install(output, low, tile.high.clone()).await?;
+                return Ok(at);
+            }
+        }
+    }
+
+    async fn create(&self) -> Result<Output> {
+        let identity = SegmentIdentity {
+            kind: Kind::Part.to_byte(),
+            level: Level(0),
+            shard: self.context.shard,
+            first: Commit(1),
+            last: self.to,
+            part: self.number as u32,
+        };
+        Output::create(self.context, part_name(self.to, self.number), identity).await
+    }
+
+    /// Ends a part, or what would have been one where nothing was kept.
+    async fn install(&mut self, output: Output, low: FullKey, high: Option<FullKey>) -> Result<()> {
+        let parts = if output.entries() == 0 {
+            output.discard().await?;
+            Vec::new()
+        } else {
+            self.number += 1;
+            let segment = output.finish().await?;
+            vec![Part { low: low.clone(), high: high.clone(), segment, whole: true }]
+        };
+        self.context.outbox.borrow_mut().push_back(Change::Parts { low, high, parts });
+        Ok(())
+    }
+}

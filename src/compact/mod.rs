@@ -1,0 +1,104 @@
+//! The work of a carry: merging sources into files, in slices.
+//!
+//! Everything here is a future that its shard polls by hand, between commits ([`crate::shard::compaction`]).
+//! It spends from a [`Throttle`] for each byte that it merges, and pauses when the shard has granted no more:
+//! that is what bounds a slice. It decides nothing about when to run and installs nothing: finished files go
+//! to its outbox as [`Change`]s.
+//!
+//! * [`carry`] writes a window's segment, or a spill: one merge, one file.
+//! * [`fold`] folds a window into the base, part by part.
+//! * [`dead`] finds the directories whose drop lies in the merge, so that their entries can go.
+//! * [`output`] is the way from a segment writer to the disk.
+
+pub(crate) mod carry;
+pub(crate) mod dead;
+pub(crate) mod fold;
+pub(crate) mod output;
+pub(crate) mod sift;
+
+use crate::cache::BlockCache;
+use crate::disk::io::Io;
+use crate::levels::{Commit, Divisor, History, Level, Span};
+use crate::segment::{Segment, SegmentOptions};
+use crate::view::{FullKey, Part};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+/// What a piece of work may do until it is granted more, in bytes merged; and what it has done.
+#[derive(Default)]
+pub(crate) struct Throttle {
+    left: Cell<u64>,
+    done: Cell<u64>,
+}
+
+impl Throttle {
+    /// Lets the work go on for so many bytes.
+    pub(crate) fn grant(&self, bytes: u64) {
+        self.left.set(bytes);
+    }
+
+    /// Bytes merged so far.
+    pub(crate) fn done(&self) -> u64 {
+        self.done.get()
+    }
+
+    /// Counts bytes as merged. Answers whether the grant is used up: then [`pause`](Throttle::pause).
+    #[inline]
+    pub(crate) fn spend(&self, bytes: u64) -> bool {
+        self.done.set(self.done.get() + bytes);
+        let left = self.left.get().saturating_sub(bytes);
+        self.left.set(left);
+        left == 0
+    }
+
+    /// Waits for the next grant. Nothing is woken: the shard polls again when it grants.
+    pub(crate) async fn pause(&self) {
+        poll_fn(|_| if self.left.get() > 0 { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+}
+
+/// What the work of a carry needs from its shard.
+#[derive(Clone)]
+pub(crate) struct Context {
+    pub(crate) io: Io,
+    pub(crate) cache: Rc<BlockCache>,
+    pub(crate) shard: u16,
+    pub(crate) divisor: Divisor,
+    pub(crate) segments: SegmentOptions,
+    pub(crate) part_bytes: u64,
+    pub(crate) history: History,
+    pub(crate) throttle: Rc<Throttle>,
+    pub(crate) outbox: Rc<RefCell<VecDeque<Change>>>,
+    /// Bytes written to segments by all carries of the shard.
+    pub(crate) written: Rc<Cell<u64>>,
+}
+
+/// A change to what a shard is made of, to be made durable and then visible, as one.
+pub(crate) enum Change {
+    /// The segment of a window takes the place of everything within the window.
+    Window { segment: Rc<Segment>, span: Span },
+    /// A spill takes the place of its table.
+    Spill { segment: Rc<Segment>, span: Span },
+    /// New parts of the base take the place of what lay between their bounds.
+    Parts { low: FullKey, high: Option<FullKey>, parts: Vec<Part> },
+    /// The base is folded up to a commit: what it took in goes.
+    Folded { to: Commit },
+}
+
+/// The file of a window's segment.
+pub(crate) fn window_name(level: Level, last: Commit) -> String {
+    format!("segment-{:02}-{:015}", level.0, last.0)
+}
+
+/// The file of a spill.
+pub(crate) fn spill_name(span: Span) -> String {
+    format!("spill-{:015}-{:015}", span.first().0, span.last.0)
+}
+
+/// The file of a part of the base.
+pub(crate) fn part_name(to: Commit, number: usize) -> String {
+    format!("base-{:015}-{number:05}", to.0)
+}

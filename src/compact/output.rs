@@ -1,0 +1,138 @@
+//! From a segment writer to the disk: chunks at consecutive offsets, several in flight, then a flush.
+
+use super::Context;
+use crate::disk::io::Ticket;
+use crate::disk::{FileId, IoBuf, Op, OpenHow};
+use crate::entry::Entry;
+use crate::error::{Error, Result};
+use crate::segment::{Segment, SegmentIdentity, SegmentWriter};
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+
+/// Chunks in flight; beyond this the merge waits for the disk.
+const CHUNKS_IN_FLIGHT: usize = 4;
+
+/// A file being written. Dropped before [`finish`](Output::finish) it leaves an orphan, which the next attempt
+/// or the next opening removes.
+pub(crate) struct Output {
+    context: Context,
+    name: String,
+    file: FileId,
+    offset: u64,
+    writer: SegmentWriter,
+    flights: VecDeque<Ticket>,
+    open: bool,
+}
+
+impl Output {
+    /// Creates the file; what an earlier attempt left under its name goes.
+    pub(crate) async fn create(context: &Context, name: String, identity: SegmentIdentity) -> Result<Self> {
+        let how = OpenHow { write: true, create_new: true, durable: false };
+        let opened = match context.io.open(&name, how).await {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let removed = context.io.run(Op::Remove { name: name.clone() }).await;
+                removed.map_err(|error| Error::io("remove", &name, error))?;
+                context.io.open(&name, how).await
+            }
+            opened => opened,
+        };
+        let (file, _) = opened.map_err(|error| Error::io("create", &name, error))?;
+        let writer = SegmentWriter::new(context.segments, identity);
+        let context = context.clone();
+        Ok(Output { context, name, file, offset: 0, writer, flights: VecDeque::new(), open: true })
+    }
+
+    /// Adds an entry. Answers whether chunks are ready to be written: then [`flush`](Output::flush).
+    #[inline]
+    pub(crate) fn add(&mut self, entry: &Entry<'_>) -> bool {
+        self.writer.add(entry);
+        self.writer.has_output()
+    }
+
+    /// The bytes of the file so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.writer.bytes_so_far()
+    }
+
+    /// How many entries were added.
+    pub(crate) fn entries(&self) -> u64 {
+        self.writer.entries_so_far()
+    }
+
+    /// Starts writing the chunks that are ready; waits where too many are in flight.
+    pub(crate) async fn flush(&mut self) -> Result<()> {
+        while let Some(chunk) = self.writer.take_output() {
+            self.write(chunk).await?;
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, buf: IoBuf) -> Result<()> {
+        while self.flights.len() >= CHUNKS_IN_FLIGHT {
+            self.land().await?;
+        }
+        let (offset, bytes) = (self.offset, buf.len() as u64);
+        self.offset += bytes;
+        self.context.written.set(self.context.written.get() + bytes);
+        self.flights.push_back(self.context.io.start(Op::Write { file: self.file, offset, buf }));
+        Ok(())
+    }
+
+    /// Waits for the oldest chunk in flight.
+    async fn land(&mut self) -> Result<()> {
+        if let Some(flight) = self.flights.front_mut() {
+            let done = flight.await;
+            self.flights.pop_front();
+            done.result.map_err(|error| Error::io("write", &self.name, error))?;
+            if let Some(buf) = done.buf {
+                self.writer.recycle(buf);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the file up and removes it.
+    pub(crate) async fn discard(mut self) -> Result<()> {
+        self.open = false;
+        let io = self.context.io.clone();
+        // A file that does not close well is removed all the same.
+        let _ = io.run(Op::Close { file: self.file }).await;
+        let removed = io.run(Op::Remove { name: self.name.clone() }).await;
+        removed.map_err(|error| Error::io("remove", &self.name, error))
+    }
+
+    /// Ends the file and makes it durable, with its name.
+    pub(crate) async fn finish(mut self) -> Result<Rc<Segment>> {
+        let identity = self.writer.identity();
+        let writer = std::mem::replace(&mut self.writer, SegmentWriter::new(self.context.segments, identity));
+        let (chunks, meta) = writer.finish();
+        for chunk in chunks {
+            self.write(chunk).await?;
+        }
+        while !self.flights.is_empty() {
+            self.land().await?;
+        }
+        debug_assert_eq!(self.offset, meta.file_bytes);
+        let io = self.context.io.clone();
+        let flushed = io.run(Op::Sync { file: self.file }).await;
+        flushed.map_err(|error| Error::io("flush", &self.name, error))?;
+        let flushed = io.run(Op::SyncFolder).await;
+        flushed.map_err(|error| Error::io("flush the folder of", &self.name, error))?;
+        self.open = false;
+        // A file that does not close well is closed all the same; what counts was flushed.
+        let _ = io.run(Op::Close { file: self.file }).await;
+        let number = self.context.cache.segment_number();
+        let name = std::mem::take(&mut self.name);
+        Ok(Rc::new(Segment::new(io, name, meta, number)))
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if self.open {
+            // Given up: the disk closes it when what is in flight has landed, unheard.
+            drop(self.context.io.start(Op::Close { file: self.file }));
+        }
+    }
+}

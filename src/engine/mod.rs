@@ -1,0 +1,470 @@
+//! The engine: all shards opened on one folder. It routes by root, and opens and closes.
+//!
+//! The engine owns no data. It holds a mailbox a shard ([`crate::shard::mailbox`]) and the shards' threads
+//! ([`crate::shard::host`]); everything it is asked becomes a [`Request`] to one shard, or to all of them.
+
+pub(crate) mod directory;
+pub(crate) mod identity;
+pub(crate) mod scan;
+pub(crate) mod snapshot;
+
+pub use directory::Directory;
+pub use scan::{BlockingScan, Scan};
+pub use snapshot::Snapshot;
+
+use crate::answer::Answer;
+use crate::batch::Batch;
+use crate::disk::Fallback;
+use crate::error::{Error, Result};
+use crate::levels::{Commit, Retention};
+use crate::options::{Durability, Fixed, Options, check_within};
+use crate::path::Name;
+use crate::shard::host::{self, Started};
+use crate::shard::local::Local;
+use crate::shard::mailbox::{Mailbox, PostError};
+use crate::shard::request::{Action, At, ReplyTo, Request};
+use crate::stats::Stats;
+use snapshot::Held;
+use std::fs::{self, File};
+use std::future::Future;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// A commit: which shard sequenced it, and its number there.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct CommitId {
+    /// The shard.
+    pub shard: u16,
+    /// Its number: 1, 2, 3 … without gaps.
+    pub number: Commit,
+}
+
+/// Which commits of a shard can be read as of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Retained {
+    /// What the shard keeps.
+    pub retention: Retention,
+    /// The divisor, which makes the aligned commits of a level.
+    pub divisor: u32,
+    /// The newest commit, which can always be read.
+    pub newest: Commit,
+    /// The oldest commit that can be read.
+    pub oldest: Commit,
+    /// No commit below this one can be read, whatever the retention says: it was changed there.
+    pub floor: Commit,
+}
+
+/// What opening an engine took.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct RecoveryReport {
+    /// From the call of `open` to its return.
+    pub took: Duration,
+    /// Each shard's part.
+    pub shards: Vec<ShardRecovery>,
+}
+
+/// What recovering one shard took.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct ShardRecovery {
+    /// From the start of its recovery to its end.
+    pub took: Duration,
+    /// Commits replayed from the log.
+    pub replayed: u64,
+    /// Bytes of log read.
+    pub log_bytes: u64,
+    /// The newest commit found.
+    pub newest: Commit,
+    /// Carries that had been interrupted and are done again.
+    pub carries: usize,
+    /// Files removed that belonged to nothing.
+    pub orphans: usize,
+}
+
+/// A storage engine: directories of keys and values, sharded across cores.
+///
+/// Clones share the engine. It closes when [`close`](Engine::close) is called or the last of its handles
+/// (clones, directories, snapshots, scans) is dropped; either way nothing acknowledged is lost.
+///
+/// # Examples
+///
+/// ```
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path();
+/// let engine = quipu::Engine::open(path)?;
+/// let users = engine.directory("acme/users")?;
+/// users.put("ada", "1815").wait()?; // durable when it returns
+/// engine.close()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Engine {
+    inner: Arc<EngineInner>,
+}
+
+pub(crate) struct EngineInner {
+    fixed: Fixed,
+    durability: Durability,
+    mailboxes: Vec<Arc<Mailbox>>,
+    threads: Mutex<Option<Vec<host::Thread>>>,
+    recovery: RecoveryReport,
+    io_kind: &'static str,
+    io_fallback: Option<String>,
+    /// Held for as long as the engine is open.
+    _lock: File,
+}
+
+impl Options {
+    /// Opens the engine in a folder, or creates it there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Options`], [`Error::NotAnEngine`], [`Error::Locked`], [`Error::NoIoUring`],
+    /// [`Error::Damaged`], [`Error::Io`], [`Error::NoSpace`].
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<Engine> {
+        Engine::open_with(path.as_ref(), self)
+    }
+}
+
+impl Engine {
+    /// Opens the engine in a folder with the default [`Options`], or creates it there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Options::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Engine> {
+        Options::new().open(path)
+    }
+
+    fn open_with(root: &Path, options: &Options) -> Result<Engine> {
+        let started = std::time::Instant::now();
+        options.check()?;
+        let exists = identity::look(root)?;
+        if !exists {
+            if !options.create {
+                let why = "there is no engine, and the options say not to create one".into();
+                return Err(Error::NotAnEngine { path: root.into(), why });
+            }
+            fs::create_dir_all(root)
+                .map_err(|error| Error::io("create", root.display().to_string(), error))?;
+        }
+        let lock = identity::lock(root)?;
+        // Looked at again under the lock: another process may have created it meanwhile.
+        let fixed = if identity::look(root)? {
+            let fixed = identity::read(root)?;
+            fixed.agree(options)?;
+            fixed
+        } else {
+            let fixed = Fixed::create(options, host::random_id(), host::cores());
+            identity::create(root, &fixed)?;
+            fixed
+        };
+
+        let Started { threads, mailboxes, shards, io_kind, io_fallback } = host::start(root, &fixed, options)?;
+        let recovery = RecoveryReport { took: started.elapsed(), shards };
+        Ok(Engine {
+            inner: Arc::new(EngineInner {
+                fixed,
+                durability: options.durability,
+                mailboxes,
+                threads: Mutex::new(Some(threads)),
+                recovery,
+                io_kind,
+                io_fallback: io_fallback.map(|Fallback { why }| why),
+                _lock: lock,
+            }),
+        })
+    }
+
+    /// A handle of a directory. Checks the path's grammar; reads and writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for a path that breaks the grammar.
+    pub fn directory(&self, path: impl AsRef<[u8]>) -> Result<Directory> {
+        let name = self.inner.name(path.as_ref())?;
+        Ok(Directory::new(self.inner.clone(), name))
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> u16 {
+        self.inner.fixed.shards
+    }
+
+    /// The shard that a path's root lives on.
+    ///
+    /// # Errors
+    ///
+    /// As [`directory`](Engine::directory).
+    pub fn shard_of(&self, path: impl AsRef<[u8]>) -> Result<u16> {
+        self.inner.name(path.as_ref()).map(|name| name.shard())
+    }
+
+    /// Commits a batch with the engine's durability.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the batch ([`Error::Invalid`], [`Error::TwoRoots`]); [`Error::Poisoned`],
+    /// [`Error::NoSpace`], [`Error::Closed`].
+    pub fn commit(&self, batch: Batch) -> Answer<CommitId> {
+        self.inner.commit(batch, None)
+    }
+
+    /// Commits a batch with a durability of its own. Errors as [`commit`](Engine::commit).
+    pub fn commit_with(&self, batch: Batch, durability: Durability) -> Answer<CommitId> {
+        self.inner.commit(batch, Some(durability))
+    }
+
+    /// Makes everything acknowledged so far durable, on all shards.
+    pub fn barrier(&self) -> Answer<()> {
+        let answers = self.inner.ask_all(|reply| Request::Barrier { reply });
+        Answer::later(async move {
+            for answer in answers {
+                answer.await?;
+            }
+            Ok(())
+        })
+    }
+
+    /// A view of the newest commit of a directory's shard.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooMany`] where [`SNAPSHOTS_MAX`](crate::limits::SNAPSHOTS_MAX) are open.
+    pub fn snapshot(&self, directory: &Directory) -> Answer<Snapshot> {
+        self.inner.open_snapshot(directory.shard(), None)
+    }
+
+    /// A view of a directory's shard as of a commit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRetained`], which names the nearest commit that is; [`Error::TooMany`].
+    pub fn as_of(&self, directory: &Directory, commit: Commit) -> Answer<Snapshot> {
+        self.inner.open_snapshot(directory.shard(), Some(commit))
+    }
+
+    /// Which commits of a directory's shard can be read as of.
+    pub fn retained(&self, directory: &Directory) -> Answer<Retained> {
+        self.inner.ask(directory.shard(), |reply| Request::Retained { reply })
+    }
+
+    /// The names of the top-level directories of all shards, in order: at most `limit` (and at most
+    /// [`PAGE_ENTRIES_MAX`](crate::limits::PAGE_ENTRIES_MAX)) of those after `after`.
+    pub fn roots(&self, after: Option<&str>, limit: usize) -> Answer<Vec<String>> {
+        let limit = limit.min(crate::limits::PAGE_ENTRIES_MAX);
+        let answers = self.inner.ask_all(|reply| Request::Children {
+            name: None,
+            after: after.map(str::to_string),
+            limit,
+            at: At::Newest,
+            reply,
+        });
+        Answer::later(async move {
+            let mut names = Vec::new();
+            for answer in answers {
+                names.extend(answer.await?);
+            }
+            names.sort();
+            // Where a root has several components, several shards know its first.
+            names.dedup();
+            names.truncate(limit);
+            Ok(names)
+        })
+    }
+
+    /// Runs a closure, and the future it makes, on the thread of a directory's shard. It gets a local handle:
+    /// commits and reads without a mailbox between. Tokio's timers and sockets work there, and where the
+    /// engine runs on io_uring, tokio-uring's files.
+    ///
+    /// The task shares the thread with the shard: it must not block.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # let engine = quipu::Options::new().shards(1).open(folder.path())?;
+    /// let counter = engine.directory("acme/counter")?;
+    /// let copy = counter.clone();
+    /// let sum = engine.run_on(&counter, async move |local: quipu::Local| {
+    ///     for value in 1..=3u8 {
+    ///         local.put(&copy, [value], [value]).await?;
+    ///     }
+    ///     let mut sum = 0;
+    ///     let mut scan = local.iter(&copy)?;
+    ///     while let Some((_, value)) = scan.next().await? {
+    ///         sum += value[0];
+    ///     }
+    ///     quipu::Result::Ok(sum)
+    /// });
+    /// assert_eq!(sum.wait()??, 6);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn run_on<F, Fut, R>(&self, directory: &Directory, task: F) -> Answer<R>
+    where
+        F: FnOnce(Local) -> Fut + Send + 'static,
+        Fut: Future<Output = R> + 'static,
+        R: Send + 'static,
+    {
+        self.run_on_shard(directory.shard(), task)
+    }
+
+    /// Runs a closure on a shard's thread, by the shard's number. See [`run_on`](Engine::run_on).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] where there is no such shard.
+    pub fn run_on_shard<F, Fut, R>(&self, shard: u16, task: F) -> Answer<R>
+    where
+        F: FnOnce(Local) -> Fut + Send + 'static,
+        Fut: Future<Output = R> + 'static,
+        R: Send + 'static,
+    {
+        if shard >= self.shards() {
+            let why = format!("this engine has {} shards, numbered from 0", self.shards());
+            return Answer::ready(Err(Error::invalid(format!("shard {shard}"), why)));
+        }
+        // The task holds no handle of the engine by itself: that is the caller's choice.
+        let inner = Arc::downgrade(&self.inner);
+        self.inner.ask(shard, |reply: ReplyTo<R>| Request::Run {
+            task: Box::new(move |local: Local| {
+                let local = local.of_engine(inner);
+                let spawner = local.clone();
+                let future = task(local);
+                spawner.spawn(async move {
+                    let result = future.await;
+                    // Whoever asked may have stopped waiting.
+                    let _ = reply.send(Ok(result));
+                });
+            }),
+        })
+    }
+
+    /// Figures of every shard.
+    pub fn stats(&self) -> Answer<Stats> {
+        let answers = self.inner.ask_all(|reply| Request::Stats { reply });
+        Answer::later(async move {
+            let mut shards = Vec::with_capacity(answers.len());
+            for answer in answers {
+                shards.push(*answer.await?);
+            }
+            Ok(Stats { shards })
+        })
+    }
+
+    /// What opening this engine took.
+    pub fn recovery(&self) -> RecoveryReport {
+        self.inner.recovery.clone()
+    }
+
+    /// How the files are reached: "io_uring" or "plain system calls".
+    pub fn io_kind(&self) -> &'static str {
+        self.inner.io_kind
+    }
+
+    /// Why io_uring is not used, where it was wanted and is not to be had.
+    pub fn io_fallback(&self) -> Option<&str> {
+        self.inner.io_fallback.as_deref()
+    }
+
+    /// Closes the engine: finishes what was sent, makes everything durable, ends the threads. On-core tasks
+    /// that still run are dropped. Other handles answer [`Error::Closed`] from then on.
+    ///
+    /// # Errors
+    ///
+    /// What failed in the last log write, if anything did.
+    pub fn close(self) -> Result<()> {
+        self.inner.close()
+    }
+}
+
+impl EngineInner {
+    pub(crate) fn name(&self, path: &[u8]) -> Result<Name> {
+        Name::new(path, self.fixed.root_components, self.fixed.shards)
+    }
+
+    /// Sends a request to a shard and gives the claim to its answer.
+    pub(crate) fn ask<T: Send + 'static>(
+        &self,
+        shard: u16,
+        request: impl FnOnce(ReplyTo<T>) -> Request,
+    ) -> Answer<T> {
+        let (reply, receiver) = oneshot::channel();
+        let mailbox = &self.mailboxes[usize::from(shard)];
+        match mailbox.try_post(request(reply)) {
+            Ok(()) => Answer::sent(receiver),
+            Err(PostError::Closed) => Answer::ready(Err(Error::Closed)),
+            Err(PostError::Full(request)) => {
+                let mailbox = mailbox.clone();
+                Answer::later(async move {
+                    mailbox.post(request).await?;
+                    receiver.await.unwrap_or(Err(Error::Closed))
+                })
+            }
+        }
+    }
+
+    fn ask_all<T: Send + 'static>(&self, request: impl Fn(ReplyTo<T>) -> Request) -> Vec<Answer<T>> {
+        (0..self.fixed.shards).map(|shard| self.ask(shard, &request)).collect()
+    }
+
+    pub(crate) fn commit(&self, batch: Batch, durability: Option<Durability>) -> Answer<CommitId> {
+        let checked = batch.check().and_then(|()| match durability {
+            Some(Durability::Buffered { within }) => check_within(within),
+            _ => Ok(()),
+        });
+        if let Err(error) = checked {
+            return Answer::ready(Err(error));
+        }
+        // A checked batch has an operation, so it has a name.
+        let shard = batch.first_name().map_or(0, Name::shard);
+        let durability = durability.unwrap_or(self.durability);
+        let action = Action::Batch(batch);
+        self.ask(shard, |reply| Request::Commit { action, durability, reply })
+    }
+
+    /// Sends a rename or a drop.
+    pub(crate) fn act(&self, shard: u16, action: Action) -> Answer<CommitId> {
+        let durability = self.durability;
+        self.ask(shard, |reply| Request::Commit { action, durability, reply })
+    }
+
+    fn open_snapshot(self: &Arc<Self>, shard: u16, commit: Option<Commit>) -> Answer<Snapshot> {
+        let opened = self.ask(shard, |reply| Request::Open { commit, reply });
+        let engine = self.clone();
+        Answer::later(async move { Ok(Snapshot::new(Held::new(engine, shard, opened.await?))) })
+    }
+
+    /// Lets go of a snapshot. Never blocks.
+    pub(crate) fn release(&self, shard: u16, snapshot: u64) {
+        self.mailboxes[usize::from(shard)].release(snapshot);
+    }
+
+    fn close(&self) -> Result<()> {
+        let threads = self.threads.lock().map(|mut threads| threads.take()).unwrap_or_default();
+        let Some(threads) = threads else { return Ok(()) };
+        let answers = self.ask_all(|reply| Request::Close { reply });
+        let results: Vec<Result<()>> = answers.into_iter().map(Answer::wait).collect();
+        for thread in threads {
+            thread.join();
+        }
+        results.into_iter().collect()
+    }
+}
+
+impl Drop for EngineInner {
+    fn drop(&mut self) {
+        // A failure here has no one to be told to; what was acknowledged durable is so already.
+        let _ = self.close();
+    }
+}
+
+impl std::fmt::Debug for EngineInner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} shards on {}", self.fixed.shards, self.io_kind)
+    }
+}

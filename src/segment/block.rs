@@ -1,0 +1,420 @@
+//! Blocks: the unit that is checked, read and cached; and, within one, the search for an entry.
+//!
+//! Every block has a header (checksum, lengths, kind, count). Data blocks and index blocks share one layout
+//! for their entries: the common prefix of all keys once, then the entries in order, then the offset of each,
+//! so that a binary search decodes only the entries that it looks at. In an index block the "value" of an
+//! entry is where its child lies and its key is a separator: the child holds entries at or after it only.
+//!
+//! [`Block::decode`] checks every bound once. What it lets through, the accessors read without a chance of
+//! failure; should they be wrong about that, they yield empty slices and never panic.
+
+use super::builder::Encoding;
+use super::meta::{Child, SegmentMeta};
+use super::{BLOCK_BYTES_MAX, DIRECTORY_BYTES, FULL_KEY_BYTES_MAX};
+use crate::codec::{Reader, put_varint};
+use crate::entry::DirectoryId;
+use bytes::Bytes;
+use std::cmp::Ordering;
+use std::ops::Range;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Checksum 8, stored bytes 4, raw bytes 4, count 4, kind 1, encoding 1, width of offsets 1, zero 1.
+pub(crate) const BLOCK_HEADER_BYTES: usize = 24;
+
+/// Where a block lies in its file; a length of 0 stands for none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct BlockPtr {
+    /// The offset of its header.
+    pub(crate) offset: u64,
+    /// Its bytes, header included, padding not.
+    pub(crate) bytes: u32,
+}
+
+impl BlockPtr {
+    pub(crate) fn is_absent(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Where it ends. It does not overflow for one that [`BlockPtr::fits`].
+    pub(crate) fn end(&self) -> u64 {
+        self.offset + u64::from(self.bytes)
+    }
+
+    /// Whether a file of that length can hold it, and readers are willing to read it.
+    pub(crate) fn fits(&self, file_bytes: u64) -> bool {
+        let end = self.offset.checked_add(u64::from(self.bytes));
+        end.is_some_and(|end| end <= file_bytes)
+            && (self.is_absent() || (BLOCK_HEADER_BYTES..=BLOCK_BYTES_MAX).contains(&(self.bytes as usize)))
+    }
+
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        put_varint(out, self.offset);
+        put_varint(out, u64::from(self.bytes));
+    }
+
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Option<Self> {
+        Some(BlockPtr { offset: reader.varint()?, bytes: u32::try_from(reader.varint()?).ok()? })
+    }
+}
+
+/// What a block holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum BlockKind {
+    /// Entries.
+    Data = 1,
+    /// Separators and data blocks.
+    Leaf = 2,
+    /// Separators and index blocks.
+    Node = 3,
+    /// The filter over a partition's keys.
+    KeyFilter = 4,
+    /// The filter over the segment's directories.
+    DirectoryFilter = 5,
+}
+
+/// The checksum of a block: over everything but itself, seeded with the segment's identity and its place, so
+/// that a block of another file or from another place fails.
+pub(crate) fn block_checksum(stored: &[u8], seed: u64, offset: u64) -> u64 {
+    // An odd multiplier keeps all offsets apart.
+    xxh3_64_with_seed(&stored[8..], seed ^ offset.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
+/// A block's header and payload, checked as to lengths and checksum, and decompressed.
+struct Opened {
+    count: usize,
+    wide_offsets: bool,
+    payload: Bytes,
+}
+
+fn open(stored: &Bytes, ptr: BlockPtr, kind: BlockKind, seed: u64) -> Result<Opened, &'static str> {
+    if stored.len() != ptr.bytes as usize || stored.len() < BLOCK_HEADER_BYTES {
+        return Err("the block is cut short");
+    }
+    const SHORT: &str = "the block's header is cut short";
+    let mut header = Reader::new(stored);
+    if header.u64() != Some(block_checksum(stored, seed, ptr.offset)) {
+        return Err("the block's checksum does not match");
+    }
+    if header.u32() != Some(ptr.bytes) {
+        return Err("the block's length is not the one in the index");
+    }
+    let raw_bytes = header.u32().ok_or(SHORT)? as usize;
+    let count = header.u32().ok_or(SHORT)? as usize;
+    if header.u8() != Some(kind as u8) {
+        return Err("the block is of another kind than the index says");
+    }
+    let encoding = header.u8().ok_or(SHORT)?;
+    let wide_offsets = match header.u8() {
+        Some(2) => false,
+        Some(4) => true,
+        _ => return Err("the block's offsets have no known width"),
+    };
+    let body = stored.slice(BLOCK_HEADER_BYTES..);
+    if raw_bytes > BLOCK_BYTES_MAX {
+        return Err("the block is larger than any block can be");
+    }
+    let payload = match encoding {
+        encoding if encoding == Encoding::Raw as u8 && raw_bytes == body.len() => body,
+        encoding if encoding == Encoding::Lz4 as u8 => {
+            let mut raw = vec![0; raw_bytes];
+            match lz4_flex::block::decompress_into(&body, &mut raw) {
+                Ok(bytes) if bytes == raw_bytes => Bytes::from(raw),
+                _ => return Err("the block does not decompress"),
+            }
+        }
+        _ => return Err("the block's encoding is unknown or its length wrong"),
+    };
+    Ok(Opened { count, wide_offsets, payload })
+}
+
+/// Checks a filter's block and gives its bits.
+pub(crate) fn open_filter(
+    stored: &Bytes,
+    ptr: BlockPtr,
+    kind: BlockKind,
+    seed: u64,
+) -> Result<Bytes, &'static str> {
+    debug_assert!(matches!(kind, BlockKind::KeyFilter | BlockKind::DirectoryFilter));
+    open(stored, ptr, kind, seed).map(|opened| opened.payload)
+}
+
+/// What is looked for: a place in the order of entries, taken apart so that nothing needs to be copied.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target<'a> {
+    directory: [u8; DIRECTORY_BYTES],
+    key: &'a [u8],
+    distance: u64,
+}
+
+impl<'a> Target<'a> {
+    /// The place of the version that lies `distance` below the window's last commit.
+    #[inline]
+    pub(crate) fn new(directory: DirectoryId, key: &'a [u8], distance: u64) -> Self {
+        Target { directory: directory.0.to_be_bytes(), key, distance }
+    }
+}
+
+/// A key against `head` followed by `tail`.
+#[inline]
+fn compare_split(key: &[u8], head: &[u8], tail: &[u8]) -> Ordering {
+    if head.is_empty() {
+        return key.cmp(tail);
+    }
+    match key.split_at_checked(head.len()) {
+        Some((front, back)) => front.cmp(head).then_with(|| back.cmp(tail)),
+        // A key that is cut within the head sorts before it where it agrees so far.
+        None => key.cmp(&head[..key.len()]).then(Ordering::Less),
+    }
+}
+
+/// A full key against directory and key.
+#[inline]
+pub(crate) fn compare_full_key(full_key: &[u8], directory: DirectoryId, key: &[u8]) -> Ordering {
+    compare_split(full_key, &directory.0.to_be_bytes(), key)
+}
+
+/// One entry as it lies in its block.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct RawEntry<'a> {
+    /// The full key without the block's prefix.
+    pub(crate) suffix: &'a [u8],
+    /// How far below the window's last commit it was written.
+    pub(crate) distance: u64,
+    /// False for a tombstone.
+    pub(crate) is_put: bool,
+    /// The value; empty for a tombstone.
+    pub(crate) value: &'a [u8],
+}
+
+impl<'a> RawEntry<'a> {
+    /// Head (suffix bytes and kind), suffix, distance, and the rest is the value.
+    #[inline]
+    fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        let head = reader.varint()?;
+        let suffix = reader.bytes(usize::try_from(head >> 1).ok()?)?;
+        let distance = reader.varint()?;
+        let value = reader.bytes(reader.remaining())?;
+        Some(RawEntry { suffix, distance, is_put: head & 1 == 1, value })
+    }
+}
+
+/// A data or index block, every bound of which has been checked.
+pub(crate) struct Block {
+    payload: Bytes,
+    kind: BlockKind,
+    count: usize,
+    wide_offsets: bool,
+    prefix_end: usize,
+    /// Where the entries end and the offsets begin.
+    entries_end: usize,
+}
+
+impl Block {
+    /// Checks what was read at `ptr` and makes it a block. `meta` bounds what it may say.
+    pub(crate) fn decode(
+        stored: &Bytes,
+        ptr: BlockPtr,
+        kind: BlockKind,
+        seed: u64,
+        meta: &SegmentMeta,
+    ) -> Result<Self, &'static str> {
+        debug_assert!(matches!(kind, BlockKind::Data | BlockKind::Leaf | BlockKind::Node));
+        let Opened { count, wide_offsets, payload } = open(stored, ptr, kind, seed)?;
+        const SHORT: &str = "the block's payload is cut short";
+        let mut reader = Reader::new(&payload);
+        let prefix_bytes = usize::from(reader.u16().ok_or(SHORT)?);
+        reader.bytes(prefix_bytes).ok_or(SHORT)?;
+        let prefix_end = 2 + prefix_bytes;
+        let offset_width = if wide_offsets { 4 } else { 2 };
+        let offsets = count.checked_mul(offset_width).filter(|&bytes| bytes <= reader.remaining());
+        let entries_end = payload.len() - offsets.ok_or(SHORT)?;
+        if count == 0 {
+            return Err("the block is empty");
+        }
+        let block = Block { payload, kind, count, wide_offsets, prefix_end, entries_end };
+        block.check(ptr, meta)?;
+        Ok(block)
+    }
+
+    /// Walks all entries: offsets ascend and stay inside, and each entry is well formed for its kind.
+    fn check(&self, ptr: BlockPtr, meta: &SegmentMeta) -> Result<(), &'static str> {
+        if self.offset(0) != self.prefix_end {
+            return Err("the first entry of the block is not where it must be");
+        }
+        let distance_max = meta.identity.last.0 - meta.identity.first.0;
+        let prefix_bytes = self.prefix().len();
+        let mut child_end = 0;
+        let mut end = self.offset(0);
+        for at in 0..self.count {
+            let start = std::mem::replace(&mut end, self.offset(at + 1));
+            let bytes = if start < end { self.payload.get(start..end) } else { None };
+            let entry = bytes.filter(|_| end <= self.entries_end).and_then(RawEntry::decode);
+            let entry = entry.ok_or("an entry of the block is cut short")?;
+            let full_key_bytes = prefix_bytes + entry.suffix.len();
+            if full_key_bytes > FULL_KEY_BYTES_MAX {
+                return Err("a key of the block is longer than any key can be");
+            }
+            if self.kind == BlockKind::Data {
+                if full_key_bytes < DIRECTORY_BYTES || entry.distance > distance_max {
+                    return Err("an entry of the block has no directory or a commit outside the window");
+                }
+                if !entry.is_put && !entry.value.is_empty() {
+                    return Err("a tombstone of the block has a value");
+                }
+                continue;
+            }
+            // Children lie before their parents and one after another: so no walk can go round in circles.
+            let child = self.decode_child(entry.value).ok_or("a pointer of the index is cut short")?;
+            if child.block.is_absent() || !child.block.fits(ptr.offset) || !child.filter.fits(ptr.offset) {
+                return Err("a pointer of the index leads outside the file or forwards");
+            }
+            if child.block.offset < child_end {
+                return Err("the pointers of an index block do not ascend");
+            }
+            child_end = child.block.end();
+        }
+        Ok(())
+    }
+
+    /// What kind it was read as.
+    pub(crate) fn kind(&self) -> BlockKind {
+        self.kind
+    }
+
+    /// How many entries it has; at least one.
+    #[inline]
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The memory it takes, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.payload.len() + size_of::<Block>()
+    }
+
+    /// What all its keys begin with.
+    #[inline]
+    pub(crate) fn prefix(&self) -> &[u8] {
+        self.payload.get(2..self.prefix_end).unwrap_or_default()
+    }
+
+    /// Where entry `at` begins; where the entries end, past the last.
+    #[inline]
+    fn offset(&self, at: usize) -> usize {
+        if at >= self.count {
+            return self.entries_end;
+        }
+        let offsets = self.payload.get(self.entries_end..).unwrap_or_default();
+        if self.wide_offsets {
+            let bytes = offsets.get(4 * at..).and_then(|rest| rest.first_chunk::<4>());
+            bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize)
+        } else {
+            let bytes = offsets.get(2 * at..).and_then(|rest| rest.first_chunk::<2>());
+            bytes.map_or(0, |bytes| usize::from(u16::from_le_bytes(*bytes)))
+        }
+    }
+
+    /// Entry `at`, which must be below [`Block::count`].
+    #[inline]
+    pub(crate) fn entry(&self, at: usize) -> RawEntry<'_> {
+        debug_assert!(at < self.count);
+        let bytes = self.payload.get(self.offset(at)..self.offset(at + 1)).unwrap_or_default();
+        RawEntry::decode(bytes).unwrap_or_default()
+    }
+
+    /// Entry `at`, and where its value lies for [`Block::slice`].
+    #[inline]
+    pub(crate) fn entry_and_range(&self, at: usize) -> (RawEntry<'_>, Range<usize>) {
+        let entry = self.entry(at);
+        let end = self.offset(at + 1);
+        (entry, end - entry.value.len()..end)
+    }
+
+    /// Bytes of the block by place.
+    #[inline]
+    pub(crate) fn slice(&self, range: Range<usize>) -> &[u8] {
+        self.payload.get(range).unwrap_or_default()
+    }
+
+    /// The value of entry `at` without a copy; it keeps the block's memory alive.
+    pub(crate) fn value_shared(&self, at: usize) -> Bytes {
+        self.payload.slice_ref(self.entry(at).value)
+    }
+
+    /// How many entries lie before the target, or, `inclusive`, at or before it.
+    #[inline]
+    pub(crate) fn rank(&self, target: &Target<'_>, inclusive: bool) -> usize {
+        // First the prefix, for all entries at once; what is left of the target is `head` then `tail`.
+        let prefix = self.prefix();
+        let (front, rest) = prefix.split_at(prefix.len().min(DIRECTORY_BYTES));
+        let (directory, head) = target.directory.split_at(front.len());
+        let (key, tail) = target.key.split_at(target.key.len().min(rest.len()));
+        match front.cmp(directory).then_with(|| rest.cmp(key)) {
+            Ordering::Less => return self.count,
+            Ordering::Greater => return 0,
+            Ordering::Equal => {}
+        }
+        let (mut low, mut high) = (0, self.count);
+        while low < high {
+            let middle = low.midpoint(high);
+            let entry = self.entry(middle);
+            let order =
+                compare_split(entry.suffix, head, tail).then_with(|| entry.distance.cmp(&target.distance));
+            if order == Ordering::Less || (inclusive && order == Ordering::Equal) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    /// The newest version, at or below the target's commit, of exactly the target's key.
+    #[inline]
+    pub(crate) fn find(&self, target: &Target<'_>) -> Option<usize> {
+        let at = self.rank(target, false);
+        if at == self.count {
+            return None;
+        }
+        let prefix = self.prefix();
+        let suffix = self.entry(at).suffix;
+        let bytes = DIRECTORY_BYTES + target.key.len();
+        // Compared piece by piece: prefix and suffix together must be directory and key together.
+        let equal = prefix.len() + suffix.len() == bytes
+            && if prefix.len() >= DIRECTORY_BYTES {
+                let (key_front, key_back) = target.key.split_at(prefix.len() - DIRECTORY_BYTES);
+                prefix[..DIRECTORY_BYTES] == target.directory
+                    && prefix[DIRECTORY_BYTES..] == *key_front
+                    && suffix == key_back
+            } else {
+                let (front, back) = target.directory.split_at(prefix.len());
+                prefix == front && suffix.starts_with(back) && suffix[back.len()..] == *target.key
+            };
+        equal.then_some(at)
+    }
+
+    /// In an index block: which child holds the target, if any does.
+    #[inline]
+    pub(crate) fn child_of(&self, target: &Target<'_>) -> Option<usize> {
+        self.rank(target, true).checked_sub(1)
+    }
+
+    /// In an index block: where child `at` lies.
+    #[inline]
+    pub(crate) fn child(&self, at: usize) -> Child {
+        debug_assert!(self.kind != BlockKind::Data);
+        self.decode_child(self.entry(at).value).unwrap_or_default()
+    }
+
+    fn decode_child(&self, value: &[u8]) -> Option<Child> {
+        let mut reader = Reader::new(value);
+        let block = BlockPtr::decode(&mut reader)?;
+        let filter = match self.kind {
+            BlockKind::Node => BlockPtr::decode(&mut reader)?,
+            _ => BlockPtr::default(),
+        };
+        reader.is_empty().then_some(Child { block, filter })
+    }
+}

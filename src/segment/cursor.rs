@@ -1,0 +1,440 @@
+//! Walking a segment in order, forwards and backwards.
+//!
+//! A cursor holds its way from the root of the index to one entry of one data block. A step within the block
+//! touches no index and waits for nothing ([`SegmentCursor::step`]); a step out of it climbs the way up and
+//! down again.
+//!
+//! Blocks come in one of two ways. A *scan* goes through the cache, and once it moves on forwards it reads
+//! runs of blocks that grow as it goes, the next one while this one is used. A *stream*, for merges, reads
+//! long runs past the cache, so that a carry does not push out what readers need.
+//!
+//! A cursor that has left the entries, or met an error, or whose step was given up half way, is on no entry
+//! until the next seek.
+
+use super::CHUNK_BYTES;
+use super::block::{Block, BlockKind, BlockPtr, Target};
+use super::meta::split_full_key;
+use super::reader::Segment;
+use super::{page_ceil, page_floor};
+use crate::cache::BlockCache;
+use crate::disk::io::Ticket;
+use crate::entry::{DirectoryId, Entry};
+use crate::error::Result;
+use crate::levels::Commit;
+use bytes::Bytes;
+use std::ops::Range;
+use std::rc::Rc;
+
+/// The least run that a scan reads once it moves on, in bytes; each run is twice the one before.
+const SCAN_RUN_BYTES_MIN: usize = 16 * 1024;
+/// The longest run of a scan.
+const SCAN_RUN_BYTES_MAX: usize = 128 * 1024;
+
+/// See the module.
+pub(crate) struct SegmentCursor {
+    segment: Rc<Segment>,
+    /// `None` for a stream.
+    cache: Option<Rc<BlockCache>>,
+
+    // Where it is.
+    path: Vec<Step>,
+    block: Option<Rc<Block>>,
+    block_offset: u64,
+    at: usize,
+    /// The current full key; its front is the block's prefix.
+    full_key: Vec<u8>,
+    directory: DirectoryId,
+    commit: Commit,
+    is_put: bool,
+    value: Range<usize>,
+
+    // What was and is being read ahead.
+    run_bytes: usize,
+    run: Option<Run>,
+    coming: Option<Coming>,
+}
+
+/// One index block on the way down and the child taken.
+struct Step {
+    block: Rc<Block>,
+    at: usize,
+}
+
+/// Pages that hold a run of blocks.
+struct Run {
+    offset: u64,
+    pages: Bytes,
+}
+
+/// A run under way.
+struct Coming {
+    offset: u64,
+    bytes: u64,
+    ticket: Ticket,
+}
+
+/// Which end of a block to begin at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Edge {
+    First,
+    Last,
+}
+
+impl SegmentCursor {
+    /// A cursor that reads through the cache. It is on no entry yet.
+    pub(crate) fn scan(segment: Rc<Segment>, cache: Rc<BlockCache>) -> Self {
+        Self::new(segment, Some(cache), 0)
+    }
+
+    /// A cursor that reads runs of [`CHUNK_BYTES`] past the cache, the next while this one is used. It is on
+    /// no entry yet.
+    pub(crate) fn stream(segment: Rc<Segment>) -> Self {
+        Self::new(segment, None, CHUNK_BYTES)
+    }
+
+    fn new(segment: Rc<Segment>, cache: Option<Rc<BlockCache>>, run_bytes: usize) -> Self {
+        SegmentCursor {
+            segment,
+            cache,
+            path: Vec::new(),
+            block: None,
+            block_offset: 0,
+            at: 0,
+            full_key: Vec::new(),
+            directory: DirectoryId(0),
+            commit: Commit(0),
+            is_put: false,
+            value: 0..0,
+            run_bytes,
+            run: None,
+            coming: None,
+        }
+    }
+
+    /// The segment it walks.
+    pub(crate) fn segment(&self) -> &Rc<Segment> {
+        &self.segment
+    }
+
+    /// The current entry, if it is on one.
+    #[inline]
+    pub(crate) fn entry(&self) -> Option<Entry<'_>> {
+        let block = self.block.as_deref()?;
+        let (_, key) = split_full_key(&self.full_key)?;
+        let value = self.is_put.then(|| block.slice(self.value.clone()));
+        Some(Entry { directory: self.directory, key, commit: self.commit, value })
+    }
+
+    /// Goes to the first entry at or after a place: of the key's versions, the newest that is not newer than
+    /// `newest`. Answers whether there is one.
+    pub(crate) async fn seek(&mut self, directory: DirectoryId, key: &[u8], newest: Commit) -> Result<bool> {
+        let target = Target::new(directory, key, self.segment.distance(newest));
+        if !self.descend_to(&target).await? {
+            return Ok(false);
+        }
+        let rank = self.block.as_ref().map_or(0, |block| block.rank(&target, false));
+        if self.settle(rank) { Ok(true) } else { self.advance(Edge::First).await }
+    }
+
+    /// Goes to the last entry before a place; of the key's versions, only those newer than `newest` lie
+    /// before it (with commit 0: all of them, with the greatest: none). Answers whether there is one.
+    pub(crate) async fn seek_before(
+        &mut self,
+        directory: DirectoryId,
+        key: &[u8],
+        newest: Commit,
+    ) -> Result<bool> {
+        // Commit 0 and all before the window lie behind every version that is here.
+        let target = Target::new(directory, key, self.segment.distance(newest));
+        if !self.descend_to(&target).await? {
+            return Ok(false);
+        }
+        let rank = self.block.as_ref().map_or(0, |block| block.rank(&target, false));
+        match rank.checked_sub(1) {
+            Some(at) => Ok(self.settle(at)),
+            None => self.advance(Edge::Last).await,
+        }
+    }
+
+    /// Goes to the first entry of all.
+    pub(crate) async fn seek_first(&mut self) -> Result<bool> {
+        self.reset();
+        let Some(step) = self.root(Edge::First).await? else { return Ok(false) };
+        self.descend(vec![step], Edge::First).await
+    }
+
+    /// Goes to the last entry of all.
+    pub(crate) async fn seek_last(&mut self) -> Result<bool> {
+        self.reset();
+        let Some(step) = self.root(Edge::Last).await? else { return Ok(false) };
+        self.descend(vec![step], Edge::Last).await
+    }
+
+    /// Goes one entry on, within the block; false, and nothing has changed, where that needs another block.
+    #[inline]
+    pub(crate) fn step(&mut self) -> bool {
+        self.block.is_some() && self.settle(self.at + 1)
+    }
+
+    /// Goes one entry back, within the block; see [`SegmentCursor::step`].
+    #[inline]
+    pub(crate) fn step_back(&mut self) -> bool {
+        self.block.is_some() && self.at > 0 && self.settle(self.at - 1)
+    }
+
+    /// Goes to the next entry. Answers whether there is one.
+    pub(crate) async fn next(&mut self) -> Result<bool> {
+        if self.step() { Ok(true) } else { Box::pin(self.advance(Edge::First)).await }
+    }
+
+    /// Goes to the entry before. Answers whether there is one.
+    pub(crate) async fn prev(&mut self) -> Result<bool> {
+        if self.step_back() { Ok(true) } else { Box::pin(self.advance(Edge::Last)).await }
+    }
+
+    /// The offset of the current data block.
+    pub(super) fn block_offset(&self) -> u64 {
+        self.block_offset
+    }
+
+    /// Whether all separators on the way lead to the current entry; for verification.
+    pub(super) fn check_path(&self) -> bool {
+        let Some(entry) = self.entry() else { return false };
+        let target = Target::new(entry.directory, entry.key, self.segment.distance(entry.commit));
+        self.path.iter().all(|step| step.block.child_of(&target) == Some(step.at))
+    }
+
+    /// Whether the current entry is the first or the last of its block.
+    pub(super) fn at_edge(&self) -> bool {
+        self.block.as_ref().is_some_and(|block| self.at == 0 || self.at + 1 == block.count())
+    }
+
+    /// The filter of the current partition.
+    pub(super) fn partition_filter(&self) -> BlockPtr {
+        match self.path.len() {
+            0 => BlockPtr::default(),
+            1 => self.segment.meta().root.filter,
+            depth => self.path.get(depth - 2).map_or(BlockPtr::default(), |s| s.block.child(s.at).filter),
+        }
+    }
+
+    fn reset(&mut self) {
+        self.path.clear();
+        self.block = None;
+        if self.cache.is_some() {
+            self.run_bytes = 0;
+        }
+    }
+
+    /// Makes entry `at` of the current block the current one; false, and nothing has changed, where the block
+    /// has no such entry.
+    #[inline]
+    fn settle(&mut self, at: usize) -> bool {
+        let Some(block) = self.block.as_deref() else { return false };
+        if at >= block.count() {
+            return false;
+        }
+        let (entry, value) = block.entry_and_range(at);
+        self.at = at;
+        self.full_key.truncate(block.prefix().len());
+        self.full_key.extend_from_slice(entry.suffix);
+        if let Some((directory, _)) = split_full_key(&self.full_key) {
+            self.directory = directory;
+        }
+        self.commit = Commit(self.segment.meta().identity.last.0 - entry.distance);
+        self.is_put = entry.is_put;
+        self.value = value;
+        true
+    }
+
+    async fn index_block(&self, ptr: BlockPtr, kind: BlockKind) -> Result<Rc<Block>> {
+        match &self.cache {
+            Some(cache) => self.segment.block(cache, ptr, kind).await,
+            None => self.segment.load_block(ptr, kind).await,
+        }
+    }
+
+    fn kind_at(&self, depth: usize) -> BlockKind {
+        if depth + 1 < usize::from(self.segment.meta().depth) { BlockKind::Node } else { BlockKind::Leaf }
+    }
+
+    async fn root(&self, edge: Edge) -> Result<Option<Step>> {
+        let Some(root) = self.segment.root() else { return Ok(None) };
+        let block = self.index_block(root.block, self.kind_at(0)).await?;
+        let at = edge_of(&block, edge);
+        Ok(Some(Step { block, at }))
+    }
+
+    /// Loads the block that would hold the target, with the way to it.
+    async fn descend_to(&mut self, target: &Target<'_>) -> Result<bool> {
+        self.reset();
+        let mut path = Vec::new();
+        let Some(mut step) = self.root(Edge::First).await? else { return Ok(false) };
+        loop {
+            step.at = step.block.child_of(target).unwrap_or(0);
+            let child = step.block.child(step.at);
+            path.push(step);
+            if path.len() == usize::from(self.segment.meta().depth) {
+                break;
+            }
+            let block = self.index_block(child.block, self.kind_at(path.len())).await?;
+            step = Step { block, at: 0 };
+        }
+        self.enter(path, Edge::First).await
+    }
+
+    /// Goes down from the last step of the way, along one edge, to an entry.
+    async fn descend(&mut self, mut path: Vec<Step>, edge: Edge) -> Result<bool> {
+        while path.len() < usize::from(self.segment.meta().depth) {
+            let Some(step) = path.last() else { return Ok(false) };
+            let child = step.block.child(step.at);
+            let block = self.index_block(child.block, self.kind_at(path.len())).await?;
+            let at = edge_of(&block, edge);
+            path.push(Step { block, at });
+        }
+        self.enter(path, edge).await
+    }
+
+    /// Loads the data block that the way leads to and goes to one end of it.
+    async fn enter(&mut self, path: Vec<Step>, edge: Edge) -> Result<bool> {
+        let Some(leaf) = path.last() else { return Ok(false) };
+        let ptr = leaf.block.child(leaf.at).block;
+        let block = self.data_block(&leaf.block, leaf.at, ptr).await?;
+        self.full_key.clear();
+        self.full_key.extend_from_slice(block.prefix());
+        let at = edge_of(&block, edge);
+        self.path = path;
+        self.block = Some(block);
+        self.block_offset = ptr.offset;
+        Ok(self.settle(at))
+    }
+
+    /// Leaves the block for the next one (whose first entry is the edge) or the one before (the last).
+    async fn advance(&mut self, edge: Edge) -> Result<bool> {
+        if self.block.take().is_none() {
+            return Ok(false);
+        }
+        let mut path = std::mem::take(&mut self.path);
+        while let Some(step) = path.last_mut() {
+            let next = match edge {
+                Edge::First => Some(step.at + 1).filter(|&at| at < step.block.count()),
+                Edge::Last => step.at.checked_sub(1),
+            };
+            if let Some(next) = next {
+                step.at = next;
+                break;
+            }
+            path.pop();
+        }
+        if path.is_empty() {
+            return Ok(false);
+        }
+        if self.cache.is_some() {
+            self.run_bytes = match edge {
+                Edge::First => (self.run_bytes * 2).clamp(SCAN_RUN_BYTES_MIN, SCAN_RUN_BYTES_MAX),
+                Edge::Last => 0,
+            };
+        }
+        let before = self.block_offset;
+        let moved = self.descend(path, edge).await?;
+        // Blocks lie in the file in the order of their entries. An index that says otherwise is damaged, and
+        // could lead round in circles.
+        if moved && (self.block_offset > before) != (edge == Edge::First) {
+            self.block = None;
+            return Err(self.segment.damaged(self.block_offset, "the index leads back to an earlier block"));
+        }
+        Ok(moved)
+    }
+
+    /// The data block that is child `at` of the leaf: from the cache, the run, the run under way, or the file.
+    async fn data_block(&mut self, leaf: &Block, at: usize, ptr: BlockPtr) -> Result<Rc<Block>> {
+        let segment = self.segment.clone();
+        if let Some(cache) = &self.cache {
+            if let Some(block) = segment.cached_block(cache, ptr, BlockKind::Data) {
+                return Ok(block);
+            }
+            if self.run_bytes == 0 {
+                return segment.block(cache, ptr, BlockKind::Data).await;
+            }
+        }
+        if !self.run.as_ref().is_some_and(|run| run.holds(ptr)) {
+            self.run = None;
+            if !self.coming.as_ref().is_some_and(|coming| coming.holds(ptr)) {
+                self.coming = Some(self.start_run(leaf, at).await?);
+            }
+            if let Some(coming) = &mut self.coming {
+                // The ticket stays where it is while it is awaited: a step given up loses nothing.
+                let pages = segment.finish_read(coming.offset, &mut coming.ticket).await;
+                let offset = coming.offset;
+                self.coming = None;
+                self.run = Some(Run { offset, pages: pages? });
+            }
+            // Read on while this run is used, as far as this leaf knows.
+            let end = self.run.as_ref().map_or(0, Run::end);
+            let next = (at + 1..leaf.count()).find(|&next| leaf.child(next).block.end() > end);
+            if let Some(next) = next.filter(|&next| !self.has_cached(leaf.child(next).block)) {
+                self.coming = Some(self.start_run(leaf, next).await?);
+            }
+        }
+        let stored = self.run.as_ref().and_then(|run| run.block(ptr));
+        let Some(stored) = stored else { return segment.load_block(ptr, BlockKind::Data).await };
+        match &self.cache {
+            None => segment.decode_block(&stored, ptr, BlockKind::Data),
+            Some(cache) => {
+                // Copied, so that what is cached does not keep the whole run in memory.
+                let stored = Bytes::copy_from_slice(&stored);
+                let block = segment.decode_block(&stored, ptr, BlockKind::Data)?;
+                segment.keep_block(cache, ptr, &block);
+                Ok(block)
+            }
+        }
+    }
+
+    fn has_cached(&self, ptr: BlockPtr) -> bool {
+        self.cache.as_ref().is_some_and(|cache| self.segment.is_cached(cache, ptr))
+    }
+
+    /// Starts to read a run of the leaf's blocks from `at` on: as many as fit, one at least.
+    async fn start_run(&self, leaf: &Block, at: usize) -> Result<Coming> {
+        let offset = page_floor(leaf.child(at).block.offset);
+        let mut end = page_ceil(leaf.child(at).block.end());
+        for next in at + 1..leaf.count() {
+            let further = page_ceil(leaf.child(next).block.end());
+            if further - offset > self.run_bytes as u64 {
+                break;
+            }
+            end = further;
+        }
+        let ticket = self.segment.start_read(offset, end - offset).await?;
+        Ok(Coming { offset, bytes: end - offset, ticket })
+    }
+}
+
+fn edge_of(block: &Block, edge: Edge) -> usize {
+    match edge {
+        Edge::First => 0,
+        Edge::Last => block.count() - 1,
+    }
+}
+
+impl Run {
+    fn end(&self) -> u64 {
+        self.offset + self.pages.len() as u64
+    }
+
+    fn holds(&self, ptr: BlockPtr) -> bool {
+        self.offset <= ptr.offset && ptr.end() <= self.end()
+    }
+
+    fn block(&self, ptr: BlockPtr) -> Option<Bytes> {
+        let start = usize::try_from(ptr.offset.checked_sub(self.offset)?).ok()?;
+        let end = start.checked_add(ptr.bytes as usize)?;
+        (end <= self.pages.len()).then(|| self.pages.slice(start..end))
+    }
+}
+
+impl Coming {
+    fn holds(&self, ptr: BlockPtr) -> bool {
+        self.offset <= ptr.offset && ptr.end() <= self.offset + self.bytes
+    }
+}

@@ -1,0 +1,328 @@
+//! A segment as readers know it: its meta, its file, and point reads.
+//!
+//! A point read asks in this order, and stops at the first "no": the window, the key range, the directory
+//! filter, the partition's filter, the leaf, the data block. Each step is a block in the cache or one read;
+//! a read whose blocks are all cached never waits.
+
+use super::block::{Block, BlockKind, BlockPtr, Target, compare_full_key, open_filter};
+use super::file::SegmentFile;
+use super::filter::{Filter, directory_hash};
+use super::meta::{Child, FOOTER_BYTES_MAX, SegmentMeta, check_header, footer_bytes_of, read_footer};
+use super::{page_ceil, page_floor};
+use crate::cache::{BlockCache, BlockKey, Cached};
+use crate::disk::Op;
+use crate::disk::io::{Io, Ticket};
+use crate::entry::DirectoryId;
+use crate::error::{Error, Result};
+use crate::levels::Commit;
+use crate::limits::PAGE_BYTES;
+use bytes::Bytes;
+use std::cell::Cell;
+use std::cmp::Ordering;
+use std::io;
+use std::rc::Rc;
+
+/// Values from this size on are handed out as slices of their block; smaller ones are copied, so that a small
+/// value does not keep a whole block in memory.
+const VALUE_SHARED_BYTES_MIN: usize = 512;
+
+/// Reads from this size on keep the buffer that was read into; smaller blocks are copied out of it, as a
+/// buffer of whole pages costs the allocator up to a page more than it holds.
+const READ_SHARED_BYTES_MIN: usize = 32 * 1024;
+
+/// What a point read found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Found {
+    /// The commit that wrote the version.
+    pub(crate) commit: Commit,
+    /// Its value; `None` for a tombstone.
+    pub(crate) value: Option<Bytes>,
+}
+
+/// An immutable file of sorted entries. Kept in an `Rc`; the file is closed when the last one goes, and
+/// removed then too if it is obsolete.
+pub(crate) struct Segment {
+    meta: SegmentMeta,
+    number: u64,
+    seed: u64,
+    obsolete: Cell<bool>,
+    file: SegmentFile,
+}
+
+impl Segment {
+    /// A segment whose meta is known. No I/O: its file is opened at the first read. `number` is one that the
+    /// cache it will be read through gave ([`BlockCache::segment_number`]).
+    pub(crate) fn new(io: Io, name: String, meta: SegmentMeta, number: u64) -> Self {
+        let seed = meta.identity.seed();
+        Segment { meta, number, seed, obsolete: Cell::new(false), file: SegmentFile::new(io, name) }
+    }
+
+    /// A segment known by its file only: reads the meta from the footer, and checks it against the header.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`] where the file is no segment or not whole.
+    pub(crate) async fn open_file(io: Io, name: String, number: u64) -> Result<Self> {
+        let file = SegmentFile::new(io, name);
+        let damaged = |offset, why: &str| Error::damaged(file.name(), offset, why);
+        let (_, bytes) = file.open().await.map_err(|source| Error::io("open", file.name(), source))?;
+        if bytes < 2 * PAGE_BYTES as u64 || !bytes.is_multiple_of(PAGE_BYTES as u64) {
+            return Err(damaged(bytes, "a file of this length is no segment: cut short"));
+        }
+        let last = read_pages(&file, bytes - PAGE_BYTES as u64, PAGE_BYTES).await?;
+        let footer_bytes =
+            footer_bytes_of(&last).map_err(|why| damaged(bytes - PAGE_BYTES as u64, why))? as u64;
+        debug_assert!(footer_bytes <= FOOTER_BYTES_MAX as u64);
+        let footer_at = bytes.checked_sub(footer_bytes).filter(|&at| at >= PAGE_BYTES as u64);
+        let footer_at = footer_at.ok_or_else(|| damaged(bytes, "the footer is longer than the file"))?;
+        let footer = read_pages(&file, footer_at, footer_bytes as usize).await?;
+        let meta = read_footer(&footer, bytes).map_err(|why| damaged(footer_at, why))?;
+        let header = read_pages(&file, 0, PAGE_BYTES).await?;
+        check_header(&header, &meta.identity).map_err(|why| damaged(0, why))?;
+        let seed = meta.identity.seed();
+        Ok(Segment { meta, number, seed, obsolete: Cell::new(false), file })
+    }
+
+    /// All that is known without reading.
+    pub(crate) fn meta(&self) -> &SegmentMeta {
+        &self.meta
+    }
+
+    /// The file's name.
+    pub(crate) fn name(&self) -> &str {
+        self.file.name()
+    }
+
+    /// The file is to be removed once nobody reads it any more: when the last `Rc` of this goes.
+    pub(crate) fn mark_obsolete(&self) {
+        self.obsolete.set(true);
+    }
+
+    /// An [`Error::Damaged`] of this file.
+    pub(crate) fn damaged(&self, offset: u64, why: impl Into<String>) -> Error {
+        let identity = &self.meta.identity;
+        let window = Some((identity.first, identity.last));
+        Error::Damaged { file: self.name().to_string(), offset, why: why.into(), window }
+    }
+
+    /// Where a version that `at` may see lies in the order of versions.
+    #[inline]
+    pub(crate) fn distance(&self, at: Commit) -> u64 {
+        self.meta.identity.distance(at)
+    }
+
+    /// Whether the directory and key are within the segment's range. No I/O.
+    #[inline]
+    pub(crate) fn in_range(&self, directory: DirectoryId, key: &[u8]) -> bool {
+        self.meta.entries > 0
+            && compare_full_key(&self.meta.min_full_key, directory, key) != Ordering::Greater
+            && compare_full_key(&self.meta.max_full_key, directory, key) != Ordering::Less
+    }
+
+    /// Whether the segment may hold entries of the directory: false is certain.
+    pub(crate) async fn may_have_directory(
+        &self,
+        cache: &BlockCache,
+        directory: DirectoryId,
+    ) -> Result<bool> {
+        let (Some((min, _)), Some((max, _))) = (self.meta.min(), self.meta.max()) else {
+            return Ok(false);
+        };
+        if directory == min || directory == max {
+            return Ok(true);
+        }
+        if directory < min || directory > max || self.meta.directory_filter.is_absent() {
+            return Ok(false);
+        }
+        let filter = self.filter(cache, self.meta.directory_filter, BlockKind::DirectoryFilter).await?;
+        Ok(filter.may_contain(directory_hash(directory)))
+    }
+
+    /// The newest version of a key that was written at or before `at`, if this segment holds one. `key_hash`
+    /// is [`super::key_hash`] of the two.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`], or what the disk said.
+    pub(crate) async fn get(
+        &self,
+        cache: &BlockCache,
+        directory: DirectoryId,
+        key: &[u8],
+        key_hash: u64,
+        at: Commit,
+    ) -> Result<Option<Found>> {
+        debug_assert_eq!(key_hash, super::key_hash(directory, key));
+        if at < self.meta.identity.first || !self.in_range(directory, key) {
+            return Ok(None);
+        }
+        if !self.may_have_directory(cache, directory).await? {
+            return Ok(None);
+        }
+        let target = Target::new(directory, key, self.distance(at));
+        let mut child = self.meta.root;
+        for _ in 1..self.meta.depth {
+            let node = self.block(cache, child.block, BlockKind::Node).await?;
+            let Some(slot) = node.child_of(&target) else { return Ok(None) };
+            child = node.child(slot);
+        }
+        if !self.filter(cache, child.filter, BlockKind::KeyFilter).await?.may_contain(key_hash) {
+            return Ok(None);
+        }
+        let leaf = self.block(cache, child.block, BlockKind::Leaf).await?;
+        let Some(slot) = leaf.child_of(&target) else { return Ok(None) };
+        let data = self.block(cache, leaf.child(slot).block, BlockKind::Data).await?;
+        Ok(data.find(&target).map(|slot| {
+            let entry = data.entry(slot);
+            let value = entry.is_put.then(|| {
+                if entry.value.len() < VALUE_SHARED_BYTES_MIN {
+                    Bytes::copy_from_slice(entry.value)
+                } else {
+                    data.value_shared(slot)
+                }
+            });
+            Found { commit: Commit(self.meta.identity.last.0 - entry.distance), value }
+        }))
+    }
+
+    fn key_of(&self, ptr: BlockPtr) -> BlockKey {
+        BlockKey { segment: self.number, offset: ptr.offset }
+    }
+
+    /// A block that is cached; counts a hit or a miss.
+    #[inline]
+    pub(crate) fn cached_block(
+        &self,
+        cache: &BlockCache,
+        ptr: BlockPtr,
+        kind: BlockKind,
+    ) -> Option<Rc<Block>> {
+        match cache.get(self.key_of(ptr)) {
+            Some(Cached::Block(block)) if block.kind() == kind => Some(block),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_cached(&self, cache: &BlockCache, ptr: BlockPtr) -> bool {
+        cache.contains(self.key_of(ptr))
+    }
+
+    pub(crate) fn keep_block(&self, cache: &BlockCache, ptr: BlockPtr, block: &Rc<Block>) {
+        cache.insert(self.key_of(ptr), Cached::Block(block.clone()));
+    }
+
+    /// A block, from the cache or the file.
+    #[inline]
+    pub(crate) async fn block(
+        &self,
+        cache: &BlockCache,
+        ptr: BlockPtr,
+        kind: BlockKind,
+    ) -> Result<Rc<Block>> {
+        if let Some(block) = self.cached_block(cache, ptr, kind) {
+            return Ok(block);
+        }
+        // Boxed: a read that finds everything cached need not carry the state of one that does not.
+        let block = Box::pin(self.load_block(ptr, kind)).await?;
+        self.keep_block(cache, ptr, &block);
+        Ok(block)
+    }
+
+    /// A block from the file, whatever is cached.
+    pub(crate) async fn load_block(&self, ptr: BlockPtr, kind: BlockKind) -> Result<Rc<Block>> {
+        let stored = self.fetch(ptr).await?;
+        self.decode_block(&stored, ptr, kind)
+    }
+
+    /// Checks what was read at `ptr`.
+    pub(crate) fn decode_block(&self, stored: &Bytes, ptr: BlockPtr, kind: BlockKind) -> Result<Rc<Block>> {
+        let block = Block::decode(stored, ptr, kind, self.seed, &self.meta);
+        block.map(Rc::new).map_err(|why| self.damaged(ptr.offset, why))
+    }
+
+    /// A filter, from the cache or the file.
+    #[inline]
+    async fn filter(&self, cache: &BlockCache, ptr: BlockPtr, kind: BlockKind) -> Result<Rc<Filter>> {
+        if let Some(Cached::Filter(filter)) = cache.get(self.key_of(ptr)) {
+            return Ok(filter);
+        }
+        let filter = Rc::new(Box::pin(self.load_filter(ptr, kind)).await?);
+        cache.insert(self.key_of(ptr), Cached::Filter(filter.clone()));
+        Ok(filter)
+    }
+
+    /// A filter from the file, whatever is cached.
+    pub(crate) async fn load_filter(&self, ptr: BlockPtr, kind: BlockKind) -> Result<Filter> {
+        let stored = self.fetch(ptr).await?;
+        let bits = open_filter(&stored, ptr, kind, self.seed).map_err(|why| self.damaged(ptr.offset, why))?;
+        let filter = Filter::from_bytes(&bits);
+        filter.ok_or_else(|| self.damaged(ptr.offset, "a filter cannot have this length"))
+    }
+
+    /// Reads the pages around a block and cuts it out.
+    async fn fetch(&self, ptr: BlockPtr) -> Result<Bytes> {
+        let start = page_floor(ptr.offset);
+        let ticket = self.start_read(start, page_ceil(ptr.end()) - start).await?;
+        let pages = self.finish_read(start, ticket).await?;
+        let at = (ptr.offset - start) as usize;
+        let range = at..at + ptr.bytes as usize;
+        debug_assert!(range.end <= pages.len());
+        if range.len() < READ_SHARED_BYTES_MIN {
+            Ok(Bytes::copy_from_slice(pages.get(range).unwrap_or_default()))
+        } else {
+            Ok(pages.slice(range))
+        }
+    }
+
+    /// Starts to read whole pages; opens the file first if need be.
+    pub(crate) async fn start_read(&self, offset: u64, bytes: u64) -> Result<Ticket> {
+        let opened = self.file.open().await.map_err(|source| Error::io("open", self.name(), source));
+        let (file, file_bytes) = opened?;
+        if file_bytes != self.meta.file_bytes {
+            let why = format!("the file has {file_bytes} bytes and must have {}", self.meta.file_bytes);
+            return Err(self.damaged(file_bytes.min(self.meta.file_bytes), why));
+        }
+        debug_assert!(offset + bytes <= file_bytes);
+        Ok(self.file.start_read(file, offset, bytes as usize))
+    }
+
+    /// Awaits a read that was started at `offset`.
+    pub(crate) async fn finish_read(
+        &self,
+        offset: u64,
+        ticket: impl Future<Output = crate::disk::Completion>,
+    ) -> Result<Bytes> {
+        let done = ticket.await;
+        match done.result {
+            Ok(_) => Ok(done.buf.map_or_else(Bytes::new, Bytes::from_owner)),
+            Err(source) if source.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(self.damaged(offset, "the file ends before its block does"))
+            }
+            Err(source) => Err(Error::io("read", self.name(), source)),
+        }
+    }
+
+    /// The root of the index, in a segment that has entries.
+    pub(crate) fn root(&self) -> Option<Child> {
+        (self.meta.depth > 0).then_some(self.meta.root)
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        self.file.close();
+        if self.obsolete.get() {
+            // Should this fail, recovery finds the file as an orphan.
+            drop(self.file.io().start(Op::Remove { name: self.name().to_string() }));
+        }
+    }
+}
+
+/// Reads whole pages of a file whose meta is not known yet.
+async fn read_pages(file: &SegmentFile, offset: u64, bytes: usize) -> Result<Bytes> {
+    let failed = |source| Error::io("read", file.name(), source);
+    let (id, _) = file.open().await.map_err(failed)?;
+    let done = file.start_read(id, offset, bytes).await;
+    done.result.map_err(failed)?;
+    Ok(done.buf.map_or_else(Bytes::new, Bytes::from_owner))
+}

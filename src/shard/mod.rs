@@ -1,0 +1,376 @@
+//! One core's share of an engine: its thread, log, memtable, segments and compactor.
+//!
+//! [`Core`] is all of a shard. It is single-threaded and driven from outside: [`Core::turn`] does a bounded
+//! piece of everything that is due and says whether there is more. On a real disk [`host`] drives it, on the
+//! shard's own thread; in tests and simulations anything can, since a core reads no clock and no file but
+//! through its disk.
+//!
+//! A turn, in order ([`Core::turn`]):
+//!
+//! 1. submit and collect disk operations;
+//! 2. take the log's durable prefix and acknowledge the commits in it (`acknowledge`);
+//! 3. sequence commits that wait, as room and pace allow (`sequence`);
+//! 4. start log writes (`write_log`);
+//! 5. one slice of compaction, if one is owed or there is nothing else to do (`compaction`);
+//! 6. tasks: reads that wait for the disk, paths being resolved;
+//! 7. submit again.
+//!
+//! Promises: a turn takes bounded time; commits are sequenced in the order in which they arrive; nothing here
+//! blocks.
+
+pub(crate) mod catalog;
+pub(crate) mod compaction;
+pub(crate) mod host;
+pub(crate) mod install;
+pub(crate) mod local;
+pub(crate) mod mailbox;
+pub(crate) mod open;
+pub(crate) mod record;
+pub(crate) mod request;
+pub(crate) mod resolve;
+pub(crate) mod schedule;
+pub(crate) mod sequence;
+pub(crate) mod serve;
+pub(crate) mod snapshots;
+pub(crate) mod tasks;
+pub(crate) mod waiters;
+
+use crate::cache::BlockCache;
+use crate::disk::io::Io;
+use crate::engine::Retained;
+use crate::entry::DirectoryId;
+use crate::error::{Error, Result};
+use crate::levels::{Budget, Commit, Divisor, History};
+use crate::limits;
+use crate::log::Log;
+use crate::options::{Durability, Fixed};
+use crate::segment::SegmentOptions;
+use crate::stats::Stages;
+use crate::table::Table;
+use crate::view::{Frame, View};
+use catalog::Catalog;
+use compaction::Compaction;
+use install::Installer;
+use request::ReplyTo;
+use schedule::Schedule;
+use sequence::Queued;
+use snapshots::Snapshots;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::Waker;
+use tasks::Tasks;
+use waiters::Waiters;
+
+/// How a shard is set up: what was fixed at creation and what was chosen at open.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) shard: u16,
+    pub(crate) fixed: Fixed,
+    pub(crate) divisor: Divisor,
+    pub(crate) budget: Budget,
+    pub(crate) segments: SegmentOptions,
+    pub(crate) durability: Durability,
+    /// Bytes that this shard's memtables may take.
+    pub(crate) memtable_bytes: usize,
+    pub(crate) group_bytes: usize,
+}
+
+/// One shard.
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    pub(crate) io: Io,
+    pub(crate) cache: Rc<BlockCache>,
+    pub(crate) state: RefCell<State>,
+    pub(crate) tasks: Tasks,
+    pub(crate) snapshots: RefCell<Snapshots>,
+    /// Wakes whoever drives the turns.
+    driver: RefCell<Option<Waker>>,
+    /// There is news since the last turn began.
+    kicked: Cell<bool>,
+    /// The disk's clock when the last turn began, in nanoseconds.
+    now: Cell<u64>,
+}
+
+/// What changes from commit to commit.
+pub(crate) struct State {
+    // The sequence.
+    pub(crate) schedule: Schedule,
+    pub(crate) active: Rc<Table>,
+    pub(crate) view: Rc<View>,
+    /// The schedule where each table begins, oldest first.
+    pub(crate) starts: VecDeque<Schedule>,
+    pub(crate) history: History,
+    pub(crate) catalog: Catalog,
+
+    // The way of a commit.
+    pub(crate) log: Log,
+    pub(crate) queue: VecDeque<Queued>,
+    pub(crate) waiters: Waiters,
+    /// A commit up to which the log is to be written without delay.
+    pub(crate) urgent: Commit,
+    /// When the oldest buffered commit must be on its way, in the disk's nanoseconds.
+    pub(crate) write_by: Option<u64>,
+    /// Commits staged when the last turn looked.
+    staged_before: usize,
+
+    // Compaction.
+    pub(crate) compaction: Compaction,
+    pub(crate) installer: Installer,
+    /// Bytes of entries in the base, as the last finished fold left it.
+    pub(crate) base_bytes: u64,
+    /// Memory of the tables that are not live, in bytes.
+    pub(crate) frozen_bytes: usize,
+
+    // The end.
+    pub(crate) poisoned: Option<Error>,
+    pub(crate) closing: Option<ReplyTo<()>>,
+    pub(crate) closed: bool,
+
+    // Figures.
+    pub(crate) stages: Stages,
+    pub(crate) commits: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) log_starts: VecDeque<(Commit, u64)>,
+
+    /// Memory for the record being made, and for its operations' directories.
+    pub(crate) record: Vec<u8>,
+    pub(crate) ids: Vec<Option<DirectoryId>>,
+}
+
+/// What a turn leaves to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Turn {
+    /// More at once.
+    Busy,
+    /// Nothing until an operation completes, a request comes, or the clock reaches the time, if there is one.
+    Idle(Option<u64>),
+    /// The shard is closed.
+    Closed,
+}
+
+impl Core {
+    /// The newest commit.
+    pub(crate) fn last(&self) -> Commit {
+        self.state.borrow().schedule.at
+    }
+
+    /// All that a read of the newest commit needs.
+    pub(crate) fn frame(&self) -> Frame {
+        let state = self.state.borrow();
+        Frame { commit: state.schedule.at, active: state.active.clone(), view: state.view.clone() }
+    }
+
+    /// All that a read as of a commit needs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRetained`].
+    pub(crate) fn frame_as_of(&self, asked: Commit) -> Result<Frame> {
+        let frame = self.frame();
+        let state = self.state.borrow();
+        let (divisor, newest) = (self.config.divisor, frame.commit);
+        if !state.history.retained(divisor, asked, newest) {
+            let nearest = Some(state.history.nearest(divisor, asked, newest));
+            return Err(Error::NotRetained { shard: self.config.shard, asked, nearest });
+        }
+        Ok(Frame { commit: asked, ..frame })
+    }
+
+    /// Which commits can be read as of.
+    pub(crate) fn retained(&self) -> Retained {
+        let state = self.state.borrow();
+        let newest = state.schedule.at;
+        Retained {
+            retention: state.history.retention,
+            divisor: self.config.divisor.get(),
+            newest,
+            oldest: state.history.nearest(self.config.divisor, Commit::ZERO, newest),
+            floor: state.history.last_from,
+        }
+    }
+
+    /// Sets who is woken when there is something to do outside of a turn.
+    pub(crate) fn set_driver(&self, waker: &Waker) {
+        let mut driver = self.driver.borrow_mut();
+        if !driver.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *driver = Some(waker.clone());
+        }
+    }
+
+    /// Says that there is something to do.
+    #[inline]
+    pub(crate) fn kick(&self) {
+        if !self.kicked.replace(true)
+            && let Some(driver) = &*self.driver.borrow()
+        {
+            driver.wake_by_ref();
+        }
+    }
+
+    /// The disk's clock at the beginning of the turn, in nanoseconds.
+    #[inline]
+    pub(crate) fn now(&self) -> u64 {
+        self.now.get()
+    }
+
+    /// One turn; see the module's text.
+    pub(crate) fn turn(self: &Rc<Self>) -> Turn {
+        self.kicked.set(false);
+        let completed = self.io.pump();
+        self.now.set(self.io.now());
+        self.acknowledge();
+        let sequenced = self.sequence_queue();
+        let wrote = self.write_log();
+        let active = completed > 0 || sequenced > 0 || wrote || self.staged_moves();
+        let compacted = self.compact(!active);
+        self.tasks.poll();
+        if self.state.borrow().closing.is_some() && self.try_close() {
+            return Turn::Closed;
+        }
+        let late = self.io.pump();
+        if active || compacted || late > 0 || self.kicked.get() {
+            Turn::Busy
+        } else {
+            Turn::Idle(self.next_deadline())
+        }
+    }
+
+    /// Takes what has become durable, and answers whoever waits for it.
+    fn acknowledge(&self) {
+        let now = self.now();
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        match state.log.poll() {
+            Ok(None) => {}
+            Ok(Some(durable)) => {
+                while let Some((last, started)) = state.log_starts.front().copied()
+                    && last <= durable
+                {
+                    state.log_starts.pop_front();
+                    state.stages.log_write.saturating_record(now.saturating_sub(started).max(1));
+                }
+                state.waiters.durable(durable, now, self.config.shard, &mut state.stages.acknowledged);
+            }
+            Err(error) => self.poison(state, error),
+        }
+    }
+
+    /// Ends the acknowledging: nothing that is not durable by now will be.
+    fn poison(&self, state: &mut State, error: Error) {
+        if state.poisoned.is_some() {
+            return;
+        }
+        let error = Error::Poisoned { shard: self.config.shard, source: Box::new(error) };
+        state.waiters.fail(&error);
+        for queued in state.queue.drain(..) {
+            queued.reply.send(Err(error.clone()));
+        }
+        state.poisoned = Some(error);
+    }
+
+    /// Whether commits were staged since the last turn: more may be on their way, so it is early to write.
+    fn staged_moves(&self) -> bool {
+        let mut state = self.state.borrow_mut();
+        let staged = state.log.staged().0;
+        std::mem::replace(&mut state.staged_before, staged) < staged
+    }
+
+    /// Starts log writes, if it is time.
+    ///
+    /// Group commit clocks itself: with nothing in flight, what is staged goes at once. While writes are in
+    /// flight, more gathers, until no more comes (a turn in which nothing was staged) or a group is half full.
+    fn write_log(&self) -> bool {
+        let now = self.now();
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let (records, bytes) = state.log.staged();
+        if records == 0 || state.poisoned.is_some() {
+            return false;
+        }
+        let due = state.write_by.is_some_and(|by| by <= now) || state.closing.is_some();
+        let urgent = state.urgent > state.log.started();
+        let settled = records == state.staged_before;
+        let full = bytes >= self.config.group_bytes / 2;
+        let start = due || full || (urgent && (settled || state.log.in_flight() == 0));
+        if !start {
+            return false;
+        }
+        let before = state.log.stats();
+        let started = state.log.start_writes();
+        if started == 0 {
+            return false;
+        }
+        let after = state.log.stats();
+        state.stages.group.saturating_record((after.records - before.records) / started as u64);
+        state.log_starts.push_back((state.log.started(), now));
+        if state.log.staged().0 == 0 {
+            state.write_by = None;
+        }
+        state.staged_before = state.log.staged().0;
+        true
+    }
+
+    /// When the next thing is due by the clock.
+    fn next_deadline(&self) -> Option<u64> {
+        let state = self.state.borrow();
+        let staged = state.log.staged().0 > 0;
+        let write = state.write_by.filter(|_| staged && state.poisoned.is_none());
+        [write, state.compaction.retry_at()].into_iter().flatten().min()
+    }
+
+    /// Works towards the end once it was asked for. Answers whether it is reached.
+    fn try_close(self: &Rc<Self>) -> bool {
+        let mut state = self.state.borrow_mut();
+        if state.closed {
+            return true;
+        }
+        if !state.queue.is_empty() && state.poisoned.is_none() {
+            // Commits that wait for compaction are waited for, unless it stands still.
+            if let Some(error) = state.compaction.stalled().cloned() {
+                for queued in state.queue.drain(..) {
+                    queued.reply.send(Err(error.clone()));
+                }
+            }
+            return false;
+        }
+        let drained = state.log.staged().0 == 0 && state.log.in_flight() == 0;
+        if (!drained && state.poisoned.is_none()) || state.installer.is_busy() {
+            return false;
+        }
+        state.closed = true;
+        true
+    }
+
+    /// The last acts of a closed shard, after its last turn, when no task uses it any more: whoever still waits
+    /// is told, and the log is sealed.
+    // No one else borrows the state by then.
+    #[allow(clippy::await_holding_refcell_ref)]
+    pub(crate) async fn finish(&self) {
+        let mut state = self.state.borrow_mut();
+        state.waiters.fail(&Error::Closed);
+        state.compaction.abandon();
+        self.tasks.clear();
+        let result = match state.poisoned.clone() {
+            Some(error) => Err(error),
+            None => state.log.seal().await,
+        };
+        if let Some(reply) = state.closing.take() {
+            // Whoever asked may have stopped waiting.
+            let _ = reply.send(result);
+        }
+    }
+
+    /// The catalog's key of a name under a directory.
+    pub(crate) fn catalog_key(parent: u64, name: &str) -> Vec<u8> {
+        let mut key = Vec::with_capacity(8 + name.len());
+        key.extend_from_slice(&parent.to_be_bytes());
+        key.extend_from_slice(name.as_bytes());
+        key
+    }
+}
+
+/// The number under which the catalog keeps the directories of the top level.
+pub(crate) const TOP: u64 = 0;
+
+const _: () = assert!(limits::BATCH_OPERATIONS_MAX <= 1 << 16, "a commit counts its directories in 16 bits");

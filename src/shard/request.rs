@@ -1,0 +1,93 @@
+//! What crosses from a client's thread to a shard's.
+
+use super::local::Local;
+use crate::batch::Batch;
+use crate::engine::{CommitId, Retained};
+use crate::error::Result;
+use crate::levels::Commit;
+use crate::options::Durability;
+use crate::path::Name;
+use crate::read::{Page, PageRequest};
+use crate::stats::ShardStats;
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+/// Where an answer goes.
+pub(crate) type ReplyTo<T> = oneshot::Sender<Result<T>>;
+
+/// What a commit does.
+pub(crate) enum Action {
+    /// Puts and deletes.
+    Batch(Batch),
+    /// Gives a directory another path of the same root.
+    Rename {
+        /// The old path.
+        from: Name,
+        /// The new path.
+        to: Name,
+    },
+    /// Drops a directory with everything under it.
+    Remove {
+        /// Its path.
+        name: Name,
+    },
+}
+
+impl Action {
+    /// What the action counts towards limits and budgets, catalog entries excepted.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Action::Batch(batch) => batch.bytes(),
+            Action::Rename { from, to } => from.path().len() + to.path().len(),
+            Action::Remove { name } => name.path().len(),
+        }
+    }
+}
+
+/// The state that a read is made in.
+#[derive(Clone, Copy)]
+pub(crate) enum At {
+    /// The newest commit.
+    Newest,
+    /// An open snapshot of the shard.
+    Snapshot(u64),
+}
+
+/// An open snapshot, as its remote handle knows it.
+#[derive(Clone, Copy)]
+pub(crate) struct Opened {
+    pub(crate) snapshot: u64,
+    pub(crate) commit: Commit,
+}
+
+/// A request to a shard.
+pub(crate) enum Request {
+    Commit { action: Action, durability: Durability, reply: ReplyTo<CommitId> },
+    Get { name: Name, key: Box<[u8]>, at: At, reply: ReplyTo<Option<Bytes>> },
+    GetMany { name: Name, keys: Vec<Box<[u8]>>, at: At, reply: ReplyTo<Vec<Option<Bytes>>> },
+    /// A page of a scan.
+    Page { name: Name, page: PageRequest, at: At, reply: ReplyTo<Page> },
+    Exists { name: Name, at: At, reply: ReplyTo<bool> },
+    /// A page of the names under a directory, or of the top level.
+    Children { name: Option<Name>, after: Option<String>, limit: usize, at: At, reply: ReplyTo<Vec<String>> },
+    /// Opens a snapshot, of the newest commit or as of another.
+    Open { commit: Option<Commit>, reply: ReplyTo<Opened> },
+    Retained { reply: ReplyTo<Retained> },
+    Barrier { reply: ReplyTo<()> },
+    Stats { reply: ReplyTo<Box<ShardStats>> },
+    Run { task: Box<dyn FnOnce(Local) + Send> },
+    Close { reply: ReplyTo<()> },
+}
+
+impl Request {
+    /// The bytes it carries, for the mailbox's bound.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Request::Commit { action, .. } => action.bytes(),
+            Request::Get { key, .. } => key.len(),
+            Request::GetMany { keys, .. } => keys.iter().map(|key| key.len()).sum(),
+            _ => 0,
+        }
+    }
+}
+

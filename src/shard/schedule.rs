@@ -1,0 +1,79 @@
+//! What falls due when: the arithmetic of [`crate::levels`] fed with a shard's commits, one by one.
+//!
+//! A schedule is a function of the commits' numbers and sizes alone. Each memtable remembers the schedule as it
+//! stood where the table begins, and the manifest holds the one at the floor (the last commit of which nothing
+//! is needed from the log), so that replaying the log from there takes the same decisions again.
+
+use crate::codec::{Reader, put_varint};
+use crate::levels::{Budget, Carry, Commit, Divisor, Level, Measured, Shape};
+
+/// See the module's text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Schedule {
+    /// The commit after which it stands so.
+    pub(crate) at: Commit,
+    pub(crate) shape: Shape,
+    /// Bytes committed since the last boundary of the flush level.
+    flush_bytes: u64,
+    /// Bytes committed since the base ended.
+    window_bytes: u64,
+}
+
+impl Schedule {
+    /// Before the first commit. Small windows to begin with: the flush level grows as they turn out small.
+    pub(crate) fn new(divisor: Divisor, has_base: bool) -> Self {
+        Schedule {
+            at: Commit::ZERO,
+            shape: Shape::new(divisor, Level(0), has_base),
+            flush_bytes: 0,
+            window_bytes: 0,
+        }
+    }
+
+    /// Counts the next commit; answers what falls due at it. `base_bytes` are those of the base as the last
+    /// finished fold left it.
+    pub(crate) fn step(&mut self, bytes: u64, base_bytes: u64, budget: &Budget) -> Option<Carry> {
+        self.at = self.at.next();
+        self.flush_bytes += bytes;
+        self.window_bytes += bytes;
+        let carry = self.shape.carry_due(self.at)?;
+        let measured =
+            Measured { flush_bytes: self.flush_bytes, window_bytes: self.window_bytes, base_bytes };
+        self.shape = self.shape.after(self.at, &measured, budget);
+        self.flush_bytes = 0;
+        if matches!(carry, Carry::Fold { .. }) {
+            self.window_bytes = 0;
+        }
+        Some(carry)
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_varint(&mut out, self.at.0);
+        put_varint(&mut out, u64::from(self.shape.flush_level.0));
+        put_varint(&mut out, self.shape.base_end.0);
+        put_varint(&mut out, self.shape.base_level.map_or(0, |level| u64::from(level.0) + 1));
+        put_varint(&mut out, self.flush_bytes);
+        put_varint(&mut out, self.window_bytes);
+        out
+    }
+
+    pub(crate) fn decode(bytes: &[u8], divisor: Divisor) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        let level = |number: u64| u8::try_from(number).ok().map(Level).filter(|&level| level <= divisor.level_max());
+        let at = Commit(reader.varint()?);
+        let flush_level = level(reader.varint()?)?;
+        let base_end = Commit(reader.varint()?);
+        let base_level = match reader.varint()? {
+            0 => None,
+            number => Some(level(number - 1)?),
+        };
+        let (flush_bytes, window_bytes) = (reader.varint()?, reader.varint()?);
+        let sound = reader.is_empty()
+            && at <= Commit::MAX
+            && base_end <= divisor.floor(at, flush_level)
+            && base_level.is_none_or(|base| base >= flush_level);
+        let shape = Shape { divisor, flush_level, base_end, base_level };
+        sound.then_some(Schedule { at, shape, flush_bytes, window_bytes })
+    }
+}

@@ -1,0 +1,548 @@
+//! Sequencing: giving commits their numbers, in the order in which they arrive.
+//!
+//! A commit is tried in four steps, and only the last changes anything:
+//!
+//! 1. *Look up* the directories it names in the cache of paths. One that is not there has to be read from the
+//!    catalog first ([`super::resolve`]); the commit, and all behind it, wait for that.
+//! 2. *Make room*: the log, the memtables' budget and the pace of compaction must admit it; else it waits.
+//! 3. *Encode* it: its operations, with catalog entries for directories that it makes.
+//! 4. *Apply* the record: stage it in the log, insert it into the memtable, count it in the schedule. Replaying
+//!    the log applies the same records through the same function ([`State::apply`]).
+
+use super::catalog::Known;
+use super::request::{Action, ReplyTo};
+use super::serve::Permits;
+use super::waiters::Acknowledged;
+use super::{Config, Core, State, TOP, record};
+use crate::batch::{Batch, OpRef};
+use crate::engine::CommitId;
+use crate::entry::DirectoryId;
+use crate::error::{Error, Result};
+use crate::levels::{Carry, Commit};
+use crate::limits;
+use crate::options::Durability;
+use crate::path::{Name, hash_of, split};
+use crate::table::Table;
+use crate::view::Source;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::task::Waker;
+
+/// The most commits sequenced from the queue in one turn.
+const COMMITS_PER_TURN: usize = 1024;
+/// How far behind the front of the queue paths are resolved ahead.
+const RESOLVE_AHEAD: usize = 64;
+/// A directory that a commit makes counts at most this many bytes beyond its name.
+const DIRECTORY_BYTES: usize = 64;
+
+/// A commit that waits to be sequenced.
+pub(crate) struct Queued {
+    pub(crate) action: Action,
+    pub(crate) durability: Durability,
+    pub(crate) reply: Reply,
+    /// The disk's clock when it came, in nanoseconds.
+    pub(crate) arrived: u64,
+    /// Its paths are being resolved.
+    pub(crate) resolving: bool,
+    /// Its place in the mailbox, given back once it is sequenced.
+    pub(crate) permits: Option<Permits>,
+}
+
+/// Who gets the answer to a commit.
+pub(crate) enum Reply {
+    Client(ReplyTo<CommitId>),
+    Task(Rc<Slot>),
+}
+
+impl Reply {
+    /// Answers before the commit is durable: with an error, or for a buffered commit.
+    pub(crate) fn send(self, result: Result<CommitId>) {
+        match self {
+            // The client may have stopped waiting.
+            Reply::Client(reply) => drop(reply.send(result)),
+            Reply::Task(slot) => slot.set(Sequenced::Answered(result)),
+        }
+    }
+}
+
+/// What a task on the shard's thread learns of its queued commit.
+pub(crate) enum Sequenced {
+    /// It has a number, and is to be waited for.
+    At(Commit),
+    /// It is over.
+    Answered(Acknowledged),
+}
+
+/// Where a task finds what became of its queued commit.
+#[derive(Default)]
+pub(crate) struct Slot {
+    pub(crate) outcome: RefCell<Option<Sequenced>>,
+    pub(crate) waker: RefCell<Option<Waker>>,
+}
+
+impl Slot {
+    fn set(&self, outcome: Sequenced) {
+        *self.outcome.borrow_mut() = Some(outcome);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
+/// What came of trying to sequence a commit.
+pub(crate) enum Verdict {
+    Sequenced(Commit),
+    /// There is no room for it yet.
+    Wait,
+    /// This path has to be resolved first.
+    Unresolved(Name),
+    Refused(Error),
+}
+
+/// A directory to make: its name under its parent, and its path.
+struct Make {
+    path: String,
+}
+
+impl Core {
+    /// Sequences an on-core commit at once where nothing is in its way.
+    pub(crate) fn try_now<'a>(
+        self: &Rc<Self>,
+        ops: impl Iterator<Item = OpRef<'a>> + Clone,
+        durability: Durability,
+    ) -> Verdict {
+        loop {
+            let verdict = {
+                let mut state = self.state.borrow_mut();
+                if !state.queue.is_empty() {
+                    return Verdict::Wait;
+                }
+                state.try_batch(&self.config, ops.clone(), durability, self.now())
+            };
+            match verdict {
+                Verdict::Sequenced(commit) => {
+                    self.kick();
+                    return Verdict::Sequenced(commit);
+                }
+                Verdict::Unresolved(name) => match self.resolve_now(&name) {
+                    Some(Ok(())) => continue,
+                    Some(Err(error)) => return Verdict::Refused(error),
+                    None => return Verdict::Wait,
+                },
+                other => return other,
+            }
+        }
+    }
+
+    /// Queues a commit behind those that wait.
+    pub(crate) fn enqueue(
+        &self,
+        action: Action,
+        durability: Durability,
+        reply: Reply,
+        permits: Option<Permits>,
+    ) {
+        let mut state = self.state.borrow_mut();
+        if let Some(error) = state.refusal() {
+            drop(state);
+            return reply.send(Err(error));
+        }
+        let arrived = self.now();
+        state.queue.push_back(Queued { action, durability, reply, arrived, resolving: false, permits });
+        drop(state);
+        self.kick();
+    }
+
+    /// Sequences what waits, in order, as far as it goes. Answers how many.
+    pub(super) fn sequence_queue(self: &Rc<Self>) -> usize {
+        let mut count = 0;
+        while count < COMMITS_PER_TURN {
+            let now = self.now();
+            let mut guard = self.state.borrow_mut();
+            let state = &mut *guard;
+            let Some(queued) = state.queue.pop_front() else { break };
+            let Queued { action, durability, reply, arrived, resolving, permits } = queued;
+            let verdict = match &action {
+                Action::Batch(batch) => state.try_batch(&self.config, batch.ops(), durability, now),
+                Action::Rename { from, to } => state.try_rename(&self.config, from, to, durability, now),
+                Action::Remove { name } => state.try_remove(&self.config, name, durability, now),
+            };
+            match verdict {
+                Verdict::Sequenced(commit) => {
+                    count += 1;
+                    state.stages.sequenced.saturating_record(now.saturating_sub(arrived).max(1));
+                    let id = CommitId { shard: self.config.shard, number: commit };
+                    match (durability, reply) {
+                        (Durability::Buffered { .. }, reply) => reply.send(Ok(id)),
+                        (Durability::Sync, Reply::Client(client)) => state.waiters.client(commit, client),
+                        (Durability::Sync, Reply::Task(slot)) => slot.set(Sequenced::At(commit)),
+                    }
+                }
+                Verdict::Refused(error) => reply.send(Err(error)),
+                Verdict::Wait => {
+                    let stuck = state.stuck();
+                    match stuck {
+                        Some(error) => reply.send(Err(error)),
+                        None => {
+                            let queued = Queued { action, durability, reply, arrived, resolving, permits };
+                            state.queue.push_front(queued);
+                            break;
+                        }
+                    }
+                }
+                Verdict::Unresolved(name) => {
+                    state.queue.push_front(Queued { action, durability, reply, arrived, resolving, permits });
+                    drop(guard);
+                    match self.resolve_now(&name) {
+                        Some(Ok(())) => {}
+                        Some(Err(error)) => {
+                            if let Some(queued) = self.state.borrow_mut().queue.pop_front() {
+                                queued.reply.send(Err(error));
+                            }
+                        }
+                        None => {
+                            self.resolve_ahead();
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        count
+    }
+
+    /// Starts resolving the paths of the commits at the front of the queue.
+    fn resolve_ahead(self: &Rc<Self>) {
+        let mut names = Vec::new();
+        for queued in self.state.borrow_mut().queue.iter_mut().take(RESOLVE_AHEAD) {
+            if std::mem::replace(&mut queued.resolving, true) {
+                continue;
+            }
+            match &queued.action {
+                Action::Batch(batch) => names.extend(batch.names().cloned()),
+                Action::Rename { from, to } => names.extend([from.clone(), to.clone()]),
+                Action::Remove { name } => names.push(name.clone()),
+            }
+        }
+        for name in names {
+            self.resolve_later(name);
+        }
+    }
+}
+
+impl State {
+    /// Why commits are refused, if they are.
+    pub(crate) fn refusal(&self) -> Option<Error> {
+        match &self.poisoned {
+            Some(error) => Some(error.clone()),
+            None => self.closing.is_some().then_some(Error::Closed),
+        }
+    }
+
+    /// Why commits that wait will wait until someone does something about it, if that is so.
+    fn stuck(&self) -> Option<Error> {
+        self.compaction.stalled().or(self.log.shortage().filter(|_| self.installer.is_idle())).cloned()
+    }
+
+    /// Whether a commit of `bytes` can be sequenced now.
+    fn admits(&self, config: &Config, bytes: usize) -> Result<bool> {
+        if let Some(error) = &self.poisoned {
+            return Err(error.clone());
+        }
+        if bytes > self.log.record_bytes_max() {
+            let most = self.log.record_bytes_max();
+            let why = format!("{bytes} bytes as a record of the log; a log file of this engine holds {most}");
+            return Err(Error::invalid("batch", why));
+        }
+        let next = self.schedule.at.next();
+        if next >= Commit::MAX {
+            return Err(Error::TooMany { what: "commits of a shard", limit: Commit::MAX.0 as usize });
+        }
+        Ok(self.log.room_for(bytes)
+            && self.compaction.admits(next)
+            && self.memory_admits(config, bytes))
+    }
+
+    /// Tries to sequence puts and deletes.
+    pub(crate) fn try_batch<'a>(
+        &mut self,
+        config: &Config,
+        ops: impl Iterator<Item = OpRef<'a>> + Clone,
+        durability: Durability,
+        now: u64,
+    ) -> Verdict {
+        // 1. Look up.
+        let mut ids = std::mem::take(&mut self.ids);
+        ids.clear();
+        let mut bytes = 0;
+        let mut makes: Vec<Make> = Vec::new();
+        let mut last: Option<(&Name, Option<DirectoryId>)> = None;
+        for op in ops.clone() {
+            bytes += op.bytes();
+            let id = match last {
+                Some((name, id)) if name.same(op.name) && (id.is_some() || op.value.is_none()) => id,
+                _ => match self.catalog.look(op.name.path(), op.name.hash()) {
+                    Known::Is(id) => Some(id),
+                    Known::Absent => {
+                        if op.value.is_some() && self.plan_makes(op.name.path(), &mut makes).is_none() {
+                            self.ids = ids;
+                            return Verdict::Unresolved(op.name.clone());
+                        }
+                        None
+                    }
+                    Known::Unknown => {
+                        self.ids = ids;
+                        return Verdict::Unresolved(op.name.clone());
+                    }
+                },
+            };
+            last = Some((op.name, id));
+            ids.push(id);
+        }
+        bytes += makes.iter().map(|make| make.path.len() + DIRECTORY_BYTES).sum::<usize>();
+
+        // 2. Make room.
+        let verdict = match self.admits(config, bytes) {
+            Ok(true) => None,
+            Ok(false) => Some(Verdict::Wait),
+            Err(error) => Some(Verdict::Refused(error)),
+        };
+        if let Some(verdict) = verdict {
+            self.ids = ids;
+            return verdict;
+        }
+
+        // 3. Encode.
+        let commit = self.schedule.at.next();
+        let mut record = std::mem::take(&mut self.record);
+        record.clear();
+        let made = self.make(commit, &makes, &mut record);
+        for (op, id) in ops.zip(&ids) {
+            let id = id.or_else(|| made.get(op.name.path()).copied());
+            // A delete in a directory that does not exist has nothing to delete.
+            if let Some(id) = id {
+                record::put_op(&mut record, id, op.key, op.value);
+            }
+        }
+        self.ids = ids;
+
+        // 4. Apply.
+        self.sequence(config, &record, durability, now);
+        self.record = record;
+        Verdict::Sequenced(commit)
+    }
+
+    /// Tries to sequence a rename.
+    fn try_rename(
+        &mut self,
+        config: &Config,
+        from: &Name,
+        to: &Name,
+        durability: Durability,
+        now: u64,
+    ) -> Verdict {
+        let (from_parent, from_name) = split(from.path());
+        let (to_parent, to_name) = split(to.path());
+        let (Some(from_parent), Some(to_parent)) = (from_parent, to_parent) else {
+            return Verdict::Refused(Error::invalid("rename", "a root keeps its name"));
+        };
+        let id = match self.catalog.look(from.path(), from.hash()) {
+            Known::Is(id) => id,
+            Known::Absent => return Verdict::Refused(Error::NoDirectory { path: from.path().into() }),
+            Known::Unknown => return Verdict::Unresolved(from.clone()),
+        };
+        match self.catalog.look(to.path(), to.hash()) {
+            Known::Is(_) => return Verdict::Refused(Error::DirectoryExists { path: to.path().into() }),
+            Known::Absent => {}
+            Known::Unknown => return Verdict::Unresolved(to.clone()),
+        }
+        let Known::Is(old_parent) = self.catalog.look(from_parent, hash_of(from_parent)) else {
+            return Verdict::Unresolved(from.clone());
+        };
+        let mut makes = Vec::new();
+        let new_parent = match self.catalog.look(to_parent, hash_of(to_parent)) {
+            Known::Is(id) => Some(id),
+            Known::Absent if self.plan_makes(to_parent, &mut makes).is_some() => None,
+            _ => return Verdict::Unresolved(to.clone()),
+        };
+        match self.admits(config, from.path().len() + 2 * to.path().len() + (makes.len() + 2) * DIRECTORY_BYTES) {
+            Ok(true) => {}
+            Ok(false) => return Verdict::Wait,
+            Err(error) => return Verdict::Refused(error),
+        }
+        let commit = self.schedule.at.next();
+        let mut record = Vec::new();
+        let made = self.make(commit, &makes, &mut record);
+        let Some(new_parent) = new_parent.or_else(|| made.get(to_parent).copied()) else {
+            return Verdict::Unresolved(to.clone());
+        };
+        let old_key = Core::catalog_key(old_parent.0, from_name);
+        let new_key = Core::catalog_key(new_parent.0, to_name);
+        record::put_op(&mut record, DirectoryId::CATALOG, &old_key, None);
+        record::put_op(&mut record, DirectoryId::CATALOG, &new_key, Some(&id.0.to_be_bytes()));
+        self.sequence(config, &record, durability, now);
+        self.catalog.begin_epoch();
+        Verdict::Sequenced(commit)
+    }
+
+    /// Tries to sequence a drop.
+    fn try_remove(&mut self, config: &Config, name: &Name, durability: Durability, now: u64) -> Verdict {
+        let id = match self.catalog.look(name.path(), name.hash()) {
+            Known::Is(id) => id,
+            Known::Absent => return Verdict::Refused(Error::NoDirectory { path: name.path().into() }),
+            Known::Unknown => return Verdict::Unresolved(name.clone()),
+        };
+        let (parent, last) = split(name.path());
+        let parent = match parent.map(|parent| self.catalog.look(parent, hash_of(parent))) {
+            None => TOP,
+            Some(Known::Is(parent)) => parent.0,
+            Some(_) => return Verdict::Unresolved(name.clone()),
+        };
+        match self.admits(config, last.len() + 2 * DIRECTORY_BYTES) {
+            Ok(true) => {}
+            Ok(false) => return Verdict::Wait,
+            Err(error) => return Verdict::Refused(error),
+        }
+        let commit = self.schedule.at.next();
+        let mut record = Vec::new();
+        record::put_op(&mut record, DirectoryId::CATALOG, &Core::catalog_key(parent, last), None);
+        record::put_op(&mut record, DirectoryId::DROPS, &id.0.to_be_bytes(), Some(&[]));
+        self.sequence(config, &record, durability, now);
+        self.catalog.begin_epoch();
+        Verdict::Sequenced(commit)
+    }
+
+    /// Notes the directories to make so that `path` exists, topmost first. `None` where the cache does not know
+    /// how much of the path exists.
+    fn plan_makes(&mut self, path: &str, makes: &mut Vec<Make>) -> Option<()> {
+        let first = makes.len();
+        let mut rest = Some(path);
+        while let Some(path) = rest {
+            if makes.iter().any(|make| make.path == path) {
+                break;
+            }
+            match self.catalog.look(path, hash_of(path)) {
+                Known::Is(_) => break,
+                Known::Absent => makes.insert(first, Make { path: path.to_string() }),
+                Known::Unknown => {
+                    makes.truncate(first);
+                    return None;
+                }
+            }
+            rest = split(path).0;
+        }
+        Some(())
+    }
+
+    /// Adds the catalog entries of directories to the record, and binds their paths.
+    fn make(&mut self, commit: Commit, makes: &[Make], record: &mut Vec<u8>) -> HashMap<String, DirectoryId> {
+        let mut made: HashMap<String, DirectoryId> = HashMap::new();
+        // The parents that exist, looked up before binding anything can make the cache forget them.
+        let parents: Vec<Option<u64>> = makes
+            .iter()
+            .map(|make| match split(&make.path).0 {
+                None => Some(TOP),
+                Some(parent) => match self.catalog.look(parent, hash_of(parent)) {
+                    Known::Is(id) => Some(id.0),
+                    _ => None,
+                },
+            })
+            .collect();
+        for (index, (make, parent)) in makes.iter().zip(parents).enumerate() {
+            let id = DirectoryId(commit.0 << 16 | index as u64);
+            let (parent_path, name) = split(&make.path);
+            let above = parent.or_else(|| Some(made.get(parent_path?)?.0));
+            // Planned topmost first, so what is above exists or was made just now.
+            debug_assert!(above.is_some(), "a directory is made after its parent");
+            let key = Core::catalog_key(above.unwrap_or(TOP), name);
+            record::put_op(record, DirectoryId::CATALOG, &key, Some(&id.0.to_be_bytes()));
+            made.insert(make.path.clone(), id);
+        }
+        for (path, id) in &made {
+            self.catalog.bind(path, Some(*id), commit);
+        }
+        made
+    }
+
+    /// Gives a record the next number: stages it, applies it, and says how soon it must be written.
+    fn sequence(&mut self, config: &Config, record: &[u8], durability: Durability, now: u64) {
+        let commit = self.schedule.at.next();
+        self.log.stage(commit, record);
+        // A record made here reads back.
+        let carry = self.apply(config, commit, record, true).flatten();
+        if let Some(carry) = carry {
+            self.compaction.due(carry, self.schedule.shape.deadline(carry));
+        }
+        self.commits += 1;
+        self.waiters.sequenced(now);
+        match durability {
+            Durability::Sync => self.urgent = commit,
+            Durability::Buffered { within } => {
+                let by = now.saturating_add(u64::try_from(within.as_nanos()).unwrap_or(u64::MAX));
+                self.write_by = Some(self.write_by.map_or(by, |earlier| earlier.min(by)));
+            }
+        }
+    }
+
+    /// Applies a commit's record: to the memtable (unless `insert` is off, where a replay finds the commit in
+    /// a segment already) and to the schedule. Answers what falls due, and `None` where the bytes are no record.
+    pub(crate) fn apply(
+        &mut self,
+        config: &Config,
+        commit: Commit,
+        record: &[u8],
+        insert: bool,
+    ) -> Option<Option<Carry>> {
+        debug_assert_eq!(commit, self.schedule.at.next());
+        let (mut bytes, mut bytes_in) = (0, 0);
+        self.active.with_mut(|memtable| {
+            record::each_op(record, |directory, key, value| {
+                let size = key.len() + value.map_or(0, <[u8]>::len);
+                bytes += (size + limits::OPERATION_BYTES_OVERHEAD) as u64;
+                bytes_in += size as u64;
+                if insert {
+                    memtable.insert(directory, key, commit, value);
+                }
+            })
+        })?;
+        self.bytes_in += bytes_in;
+        if insert {
+            self.active.extend(commit, bytes);
+        }
+        let carry = self.schedule.step(bytes, self.base_bytes, &config.budget);
+        if carry.is_some() || !insert {
+            self.freeze_active();
+        }
+        Some(carry)
+    }
+
+    /// Ends the live table and begins the next one after the newest commit.
+    pub(crate) fn freeze_active(&mut self) {
+        if !self.active.span().is_empty() {
+            let table = self.active.clone();
+            table.freeze();
+            self.frozen_bytes += table.memory();
+            Rc::make_mut(&mut self.view).insert(Source::Table(table));
+        }
+        let at = self.schedule.at;
+        self.active = Table::new(at);
+        if self.starts.back().is_some_and(|start| start.at == at) {
+            self.starts.pop_back();
+        }
+        self.starts.push_back(self.schedule);
+    }
+
+    /// The last commit of which nothing is needed from the log: where the oldest table begins.
+    pub(crate) fn floor(&self) -> Commit {
+        let oldest = self.view.tables().next().unwrap_or(&self.active);
+        oldest.span().after
+    }
+}
+
+/// A batch of an on-core task that could not be sequenced at once.
+pub(crate) fn queue_batch(core: &Rc<Core>, batch: Batch, durability: Durability) -> Rc<Slot> {
+    let slot = Rc::new(Slot::default());
+    core.enqueue(Action::Batch(batch), durability, Reply::Task(slot.clone()), None);
+    slot
+}

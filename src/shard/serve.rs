@@ -1,0 +1,240 @@
+//! Serving what comes through the mailbox.
+
+use super::mailbox::{Letter, Mailbox};
+use super::request::{At, Opened, ReplyTo, Request};
+use super::sequence::Reply;
+use super::waiters::Barrier;
+use super::{Core, TOP};
+use crate::engine::scan::RangeOf;
+use crate::entry::DirectoryId;
+use crate::error::{Error, Result};
+use crate::levels::Commit;
+use crate::path::Name;
+use crate::read::{self, Page, PageRequest, Pages, Taken};
+use crate::view::Frame;
+use bytes::Bytes;
+use std::cell::Cell;
+use std::future::Future;
+use std::ops::Bound;
+use std::rc::{Rc, Weak};
+
+/// The most requests taken up in one turn.
+const REQUESTS_PER_TURN: usize = 1024;
+
+/// Permits to give back to the mailbox: taken by requests that are answered.
+#[derive(Clone, Default)]
+pub(crate) struct Spent {
+    permits: Rc<Cell<usize>>,
+}
+
+impl Spent {
+    /// Takes what is to be given back.
+    pub(crate) fn take(&self) -> usize {
+        self.permits.take()
+    }
+}
+
+/// Gives a request's permits back when it goes.
+pub(crate) struct Permits {
+    spent: Spent,
+    count: usize,
+}
+
+impl Drop for Permits {
+    fn drop(&mut self) {
+        let cell = &self.spent.permits;
+        cell.set(cell.get() + self.count);
+    }
+}
+
+impl Core {
+    /// Takes up what is in the mailbox, a bounded number. Answers how many.
+    pub(crate) fn take_requests(self: &Rc<Self>, mailbox: &Mailbox, spent: &Spent) -> usize {
+        let mut count = 0;
+        while count < REQUESTS_PER_TURN {
+            let Some(letter) = mailbox.pop() else {
+                // Released after the requests that use them were taken up.
+                while let Some(snapshot) = mailbox.pop_released() {
+                    self.snapshots.borrow_mut().release(snapshot);
+                }
+                break;
+            };
+            count += 1;
+            let Letter { request, permits, posted } = letter;
+            let waited = u64::try_from(posted.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.state.borrow_mut().stages.mailbox.saturating_record(waited.max(1));
+            let permits = Permits { spent: spent.clone(), count: permits as usize };
+            self.serve(request, permits);
+        }
+        count
+    }
+
+    fn serve(self: &Rc<Self>, request: Request, permits: Permits) {
+        match request {
+            Request::Commit { action, durability, reply } => {
+                // Its permits go once it is sequenced: what waits for its log write is bounded by the log.
+                self.enqueue(action, durability, Reply::Client(reply), Some(permits));
+            }
+            Request::Get { name, key, at, reply } => self.read(at, reply, permits, |core, frame| async move {
+                core.get(&frame, &name, &key).await
+            }),
+            Request::GetMany { name, keys, at, reply } => self.read(at, reply, permits, |core, frame| async move {
+                core.get_many(&frame, &name, &keys).await
+            }),
+            Request::Page { name, page, at, reply } => self.read(at, reply, permits, move |core, frame| async move {
+                let mut read = core.page(&frame, &name, &page).await?;
+                if read.more && page.keep && matches!(at, At::Newest) {
+                    let commit = frame.commit;
+                    let snapshot = core.snapshots.borrow_mut().open(frame)?;
+                    read.opened = Some(Opened { snapshot, commit });
+                }
+                Ok(read)
+            }),
+            Request::Exists { name, at, reply } => self.read(at, reply, permits, |core, frame| async move {
+                Ok(core.directory_at(&frame, name.path()).await?.is_some())
+            }),
+            Request::Children { name, after, limit, at, reply } => {
+                self.read(at, reply, permits, move |core, frame| async move {
+                    core.children(&frame, name.as_ref(), after.as_deref(), limit).await
+                });
+            }
+            Request::Open { commit, reply } => {
+                let opened = commit.map_or_else(|| Ok(self.frame()), |commit| self.frame_as_of(commit));
+                let opened = opened.and_then(|frame| {
+                    let commit = frame.commit;
+                    Ok(Opened { snapshot: self.snapshots.borrow_mut().open(frame)?, commit })
+                });
+                if let Err(Ok(opened)) = reply.send(opened) {
+                    // No one will release it.
+                    self.snapshots.borrow_mut().release(opened.snapshot);
+                }
+            }
+            Request::Retained { reply } => drop(reply.send(Ok(self.retained()))),
+            Request::Barrier { reply } => self.barrier(Barrier::Client(reply)),
+            Request::Stats { reply } => drop(reply.send(Ok(Box::new(self.stats())))),
+            Request::Run { task } => task(super::local::Local::new(self.clone(), Weak::default())),
+            Request::Close { reply } => {
+                let mut state = self.state.borrow_mut();
+                if state.closing.is_none() {
+                    state.closing = Some(reply);
+                }
+            }
+        }
+    }
+
+    /// Runs a read in a task, at the state that it names, and answers it.
+    fn read<T, F, Fut>(self: &Rc<Self>, at: At, reply: ReplyTo<T>, permits: Permits, read: F)
+    where
+        T: 'static,
+        F: FnOnce(Rc<Core>, Frame) -> Fut,
+        Fut: Future<Output = Result<T>> + 'static,
+    {
+        let frame = match at {
+            At::Newest => Ok(self.frame()),
+            At::Snapshot(snapshot) => self.snapshots.borrow().get(snapshot),
+        };
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => return drop(reply.send(Err(error))),
+        };
+        let future = read(self.clone(), frame);
+        self.tasks.run(async move {
+            let result = future.await;
+            drop(permits);
+            // The client may have stopped waiting.
+            let _ = reply.send(result);
+        });
+    }
+
+    /// Waits for everything sequenced so far to be durable.
+    pub(crate) fn barrier(&self, who: Barrier) {
+        let mut state = self.state.borrow_mut();
+        let last = state.schedule.at;
+        match (who, state.poisoned.clone()) {
+            (Barrier::Client(reply), Some(error)) => drop(reply.send(Err(error))),
+            (Barrier::Task(waker), Some(_)) => waker.wake(),
+            (Barrier::Client(reply), None) if state.waiters.durable_until() >= last => drop(reply.send(Ok(()))),
+            (Barrier::Task(waker), None) if state.waiters.durable_until() >= last => waker.wake(),
+            (who, None) => {
+                state.urgent = last;
+                state.waiters.barrier(last, who);
+            }
+        }
+        drop(state);
+        self.kick();
+    }
+
+    /// The value of a key.
+    pub(crate) async fn get(&self, frame: &Frame, name: &Name, key: &[u8]) -> Result<Option<Bytes>> {
+        match self.directory_at(frame, name.path()).await? {
+            Some(directory) => read::get(frame, &self.cache, directory, key).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The values of several keys, in their order.
+    pub(crate) async fn get_many<K: AsRef<[u8]>>(
+        &self,
+        frame: &Frame,
+        name: &Name,
+        keys: &[K],
+    ) -> Result<Vec<Option<Bytes>>> {
+        match self.directory_at(frame, name.path()).await? {
+            Some(directory) => read::get_many(frame, &self.cache, directory, keys).await,
+            None => Ok(vec![None; keys.len()]),
+        }
+    }
+
+    /// A page of a scan.
+    pub(crate) async fn page(&self, frame: &Frame, name: &Name, request: &PageRequest) -> Result<Page> {
+        request.range.check()?;
+        match self.directory_at(frame, name.path()).await? {
+            Some(directory) => read::page(frame, &self.cache, directory, request).await,
+            None => Ok(Page::default()),
+        }
+    }
+
+    /// The names under a directory (or of the top level), in order: at most `limit` of those after `after`.
+    pub(crate) async fn children(
+        &self,
+        frame: &Frame,
+        name: Option<&Name>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>> {
+        let parent = match name {
+            None => TOP,
+            Some(name) => match self.directory_at(frame, name.path()).await? {
+                Some(directory) => directory.0,
+                None => return Ok(Vec::new()),
+            },
+        };
+        let mut range = RangeOf::prefix(&parent.to_be_bytes());
+        if let Some(after) = after {
+            range.low = Bound::Excluded(Bytes::from(Core::catalog_key(parent, after)));
+        }
+        let mut pages = Pages::new(range);
+        pages.limit(limit);
+        let mut names = Vec::new();
+        loop {
+            match pages.take(false) {
+                Taken::End => return Ok(names),
+                Taken::Entry((key, _)) => {
+                    let name = key.get(8..).and_then(|name| std::str::from_utf8(name).ok());
+                    let name = name.ok_or_else(|| Error::damaged("catalog", 0, "a name that is not UTF-8"))?;
+                    names.push(name.to_string());
+                }
+                Taken::Read => {
+                    let request = pages.next_page(false);
+                    let page = read::page(frame, &self.cache, DirectoryId::CATALOG, &request).await?;
+                    pages.fill(false, page);
+                }
+            }
+        }
+    }
+
+    /// The newest durable commit.
+    pub(crate) fn durable(&self) -> Commit {
+        self.state.borrow().waiters.durable_until()
+    }
+}

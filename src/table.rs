@@ -1,0 +1,169 @@
+//! A memtable with its place in the order of commits: live while commits go into it, then frozen.
+//!
+//! A table is shared (`Rc`) by the shard, by snapshots and by the carry that writes it to a segment. While it is
+//! live its memtable is borrowed for moments at a time; once frozen it cannot change and is borrowed freely.
+
+use crate::entry::{DirectoryId, Entry};
+use crate::levels::{Commit, Span};
+use crate::memtable::{Memtable, Place, Position};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
+
+/// A memtable and the commits it holds.
+pub(crate) struct Table {
+    after: Commit,
+    last: Cell<Commit>,
+    /// Bytes of the operations in it, as the budgets count them.
+    bytes: Cell<u64>,
+    live: RefCell<Memtable>,
+    frozen: OnceCell<Memtable>,
+}
+
+impl Table {
+    /// An empty table for the commits after `after`.
+    pub(crate) fn new(after: Commit) -> Rc<Self> {
+        Rc::new(Table {
+            after,
+            last: Cell::new(after),
+            bytes: Cell::new(0),
+            live: RefCell::new(Memtable::new()),
+            frozen: OnceCell::new(),
+        })
+    }
+
+    /// The commits in it.
+    pub(crate) fn span(&self) -> Span {
+        Span::new(self.after, self.last.get())
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
+    pub(crate) fn memory(&self) -> usize {
+        self.with(Memtable::memory)
+    }
+
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.frozen.get().is_some()
+    }
+
+    /// Calls `f` with the memtable to add to it. The table must be live.
+    #[inline]
+    pub(crate) fn with_mut<R>(&self, f: impl FnOnce(&mut Memtable) -> R) -> R {
+        debug_assert!(!self.is_frozen(), "a frozen table does not change");
+        f(&mut self.live.borrow_mut())
+    }
+
+    /// Counts a commit as in the table, once its operations are.
+    pub(crate) fn extend(&self, commit: Commit, bytes: u64) {
+        debug_assert_eq!(commit, self.last.get().next(), "commits come without gaps");
+        self.last.set(commit);
+        self.bytes.set(self.bytes.get() + bytes);
+    }
+
+    /// Nothing is added from now on.
+    pub(crate) fn freeze(&self) {
+        let memtable = self.live.take();
+        let fresh = self.frozen.set(memtable).is_ok();
+        debug_assert!(fresh, "a table freezes once");
+    }
+
+    /// Calls `f` with the memtable.
+    #[inline]
+    pub(crate) fn with<R>(&self, f: impl FnOnce(&Memtable) -> R) -> R {
+        match self.frozen.get() {
+            Some(memtable) => f(memtable),
+            None => f(&self.live.borrow()),
+        }
+    }
+}
+
+/// An owned copy of an entry, whose memory is reused.
+#[derive(Default)]
+struct Copy {
+    directory: Option<DirectoryId>,
+    commit: Commit,
+    delete: bool,
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl Copy {
+    fn set(&mut self, entry: &Entry<'_>) {
+        self.directory = Some(entry.directory);
+        self.commit = entry.commit;
+        self.delete = entry.value.is_none();
+        self.key.clear();
+        self.key.extend_from_slice(entry.key);
+        self.value.clear();
+        self.value.extend_from_slice(entry.value.unwrap_or_default());
+    }
+
+    fn entry(&self) -> Option<Entry<'_>> {
+        Some(Entry {
+            directory: self.directory?,
+            key: &self.key,
+            commit: self.commit,
+            value: (!self.delete).then_some(&self.value),
+        })
+    }
+}
+
+/// Walks a table in either direction. Entries added to a live table meanwhile may or may not be seen: whoever
+/// reads a snapshot passes over newer commits.
+pub(crate) struct TableCursor {
+    table: Rc<Table>,
+    position: Option<Position>,
+    /// The entry at the position, where the table was live when it was reached.
+    copy: Copy,
+}
+
+impl TableCursor {
+    pub(crate) fn new(table: Rc<Table>) -> Self {
+        TableCursor { table, position: None, copy: Copy::default() }
+    }
+
+    /// Moves to the first entry behind a place.
+    pub(crate) fn seek(&mut self, place: Place<'_>) {
+        let position = self.table.with(|memtable| memtable.first_from(place));
+        self.set(position);
+    }
+
+    /// Moves to the last entry before a place.
+    pub(crate) fn seek_back(&mut self, place: Place<'_>) {
+        let position = self.table.with(|memtable| memtable.last_before(place));
+        self.set(position);
+    }
+
+    pub(crate) fn next(&mut self) {
+        let position = self.position.and_then(|at| self.table.with(|memtable| memtable.next(at)));
+        self.set(position);
+    }
+
+    pub(crate) fn prev(&mut self) {
+        let position = self.position.and_then(|at| self.table.with(|memtable| memtable.prev(at)));
+        self.set(position);
+    }
+
+    fn set(&mut self, position: Option<Position>) {
+        self.position = position;
+        self.copy.directory = None;
+        if let Some(position) = position
+            && !self.table.is_frozen()
+        {
+            let table = self.table.live.borrow();
+            self.copy.set(&table.entry(position));
+        }
+    }
+
+    /// The entry it is at.
+    #[inline]
+    pub(crate) fn entry(&self) -> Option<Entry<'_>> {
+        let position = self.position?;
+        match self.table.frozen.get() {
+            Some(memtable) if self.copy.directory.is_none() => Some(memtable.entry(position)),
+            _ => self.copy.entry(),
+        }
+    }
+}
