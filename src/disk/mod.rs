@@ -182,8 +182,9 @@ pub trait Disk {
     /// How many operations were started and not yet collected.
     fn in_flight(&self) -> usize;
 
-    /// A descriptor that polls readable when completions may be there to collect; `None` where operations
-    /// complete within [`Disk::submit`].
+    /// A descriptor that polls readable when completions may be there to collect. A host sleeps on it only
+    /// after a [`Disk::collect`] that found nothing. `None` where there is nothing to sleep on: operations
+    /// complete within [`Disk::submit`], or (simulated) with [`Disk::wait`].
     fn event_fd(&self) -> Option<RawFd>;
 
     /// Nanoseconds of a clock that never goes back.

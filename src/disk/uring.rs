@@ -6,19 +6,21 @@
 //!    for all of them. What does not fit stays queued, in order.
 //! 3. [`collect`](Disk::collect) reads the completion ring, which takes no system call. With deferred task
 //!    work (the best mode, Linux 6.1) completions are posted only within an enter, so where the ring's flags
-//!    announce such work and nothing else was found, it enters.
+//!    announce such work and nothing else was found, it enters. Where it finds nothing at all, it resets the
+//!    event descriptor, so that the host can sleep on it.
 //! 4. A short read or write, a retry, and an open without `O_DIRECT` go through the queue again.
 //!
 //! Promises, beyond the trait's: an operation leaves the slab only when its completion has been read, so the
 //! kernel never holds a pointer to freed memory; there are never more operations in the kernel than the
 //! completion ring has room for, so it cannot overflow; a file is closed only when nothing is in flight on it.
 //!
-//! This is the one module with unsafe code: four blocks, each with its reason.
+//! This is the one module with unsafe code: three blocks, each with its reason.
 
 use super::folder::{self, Folder};
 use super::{Completion, Disk, DiskStats, FileId, IoBuf, Op, Outcome};
 use io_uring::types::{Fd, FsyncFlags};
 use io_uring::{IoUring, Probe, opcode, squeue};
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use slab::Slab;
@@ -147,6 +149,11 @@ struct Work {
 /// It belongs to the thread that made it (and is not `Send`): the kernel takes submissions from no other.
 pub struct Uring {
     ring: IoUring,
+    /// Signalled by the kernel with completions and with deferred work. (The ring's own descriptor would
+    /// also poll readable then, but with deferred work nobody wakes who sleeps on it.)
+    event: OwnedFd,
+    /// Something completed since the event was last reset.
+    may_be_signalled: bool,
     folder: Folder,
     files: Slab<OpenFile>,
     work: Slab<Work>,
@@ -177,8 +184,12 @@ impl Uring {
         let folder = Folder::open(folder)?;
         let (ring, has_ftruncate) =
             set_up(entries).map_err(|no_uring| Error::new(ErrorKind::Unsupported, no_uring))?;
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        ring.submitter().register_eventfd(event.as_raw_fd())?;
         Ok(Uring {
             ring,
+            event,
+            may_be_signalled: false,
             folder,
             files: Slab::new(),
             work: Slab::new(),
@@ -330,11 +341,29 @@ impl Uring {
         results.extend(self.ring.completion().map(|entry| (entry.user_data() as usize, entry.result())));
         let count = results.len();
         self.in_kernel -= count;
+        self.may_be_signalled |= count > 0;
         for (key, result) in results.drain(..) {
             self.advance(key, result);
         }
         self.results = results;
         count
+    }
+
+    /// Has the kernel post what it announces as done, and reads that.
+    fn post(&mut self) {
+        if self.ring.submission().taskrun() {
+            // An error leaves the work announced, so the next call tries again.
+            let _ = self.enter(0);
+        }
+        self.reap();
+    }
+
+    /// Makes the event descriptor poll unreadable again.
+    fn reset_event(&mut self) {
+        self.may_be_signalled = false;
+        self.stats.enters += 1;
+        // It does not block; an error (EAGAIN) says that it was not signalled.
+        let _ = rustix::io::read(&self.event, &mut [0; 8]);
     }
 
     /// Takes in the kernel's answer to an operation: it is finished, or goes on.
@@ -544,10 +573,13 @@ impl Disk for Uring {
     fn collect(&mut self, completions: &mut Vec<Completion>) {
         // Deferred work that is announced while other results were found is left to the next enter, which
         // the next turn's submission makes anyway.
-        if self.reap() == 0 && self.ready.is_empty() && self.ring.submission().taskrun() {
-            // An error leaves the work announced, so the next call tries again.
-            let _ = self.enter(0);
-            self.reap();
+        if self.reap() == 0 && self.ready.is_empty() {
+            self.post();
+            if self.ready.is_empty() && self.may_be_signalled {
+                self.reset_event();
+                // What came before the reset is no longer signalled: look again.
+                self.post();
+            }
         }
         if self.backlog {
             self.submit();
@@ -573,9 +605,9 @@ impl Disk for Uring {
         self.work.len() + self.ready.len()
     }
 
-    /// The ring itself: it polls readable when completions, or the deferred work that posts them, are there.
+    /// An eventfd. Sleep on it only after a [`Disk::collect`] that found nothing: that one resets it.
     fn event_fd(&self) -> Option<RawFd> {
-        Some(self.ring.as_raw_fd())
+        Some(self.event.as_raw_fd())
     }
 
     fn now(&self) -> u64 {
@@ -588,6 +620,13 @@ impl Disk for Uring {
 
     fn stats(&self) -> DiskStats {
         self.stats
+    }
+}
+
+impl AsFd for Uring {
+    /// The event descriptor, as [`Disk::event_fd`] gives it.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
     }
 }
 
