@@ -17,15 +17,22 @@
 //! * A write to a file opened `durable` is on stable storage when it completes. Any other is so after
 //!   [`Op::Sync`] on its file; a created, renamed or removed name after [`Op::SyncFolder`].
 
+mod best;
 pub(crate) mod buffer;
+mod folder;
 pub(crate) mod io;
 pub(crate) mod plain;
-pub(crate) mod simulated;
+pub mod simulated;
 pub(crate) mod uring;
 
+pub use best::{IoChoice, RING_ENTRIES, open_best};
 pub use buffer::IoBuf;
+pub use io::{Io, Ticket};
+pub use plain::Plain;
+pub use simulated::{Simulated, SimulatedFolder, SimulatedOptions};
 use std::io::Result;
 use std::os::fd::RawFd;
+pub use uring::{NoUring, Uring};
 
 /// An open file, numbered by the disk that opened it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -76,7 +83,8 @@ pub enum Op {
         /// The file.
         file: FileId,
     },
-    /// Reserves space so that writes below `bytes` do not run out of it; the file's length becomes `bytes`.
+    /// Reserves space so that writes below `bytes` do not run out of it; the file's length becomes `bytes`
+    /// (a longer file stays as it is).
     Reserve {
         /// The file.
         file: FileId,
@@ -174,8 +182,9 @@ pub trait Disk {
     /// How many operations were started and not yet collected.
     fn in_flight(&self) -> usize;
 
-    /// A descriptor that polls readable when completions may be there to collect; `None` where operations
-    /// complete within [`Disk::submit`].
+    /// A descriptor that polls readable when completions may be there to collect. A host sleeps on it only
+    /// after a [`Disk::collect`] that found nothing. `None` where there is nothing to sleep on: operations
+    /// complete within [`Disk::submit`], or (simulated) with [`Disk::wait`].
     fn event_fd(&self) -> Option<RawFd>;
 
     /// Nanoseconds of a clock that never goes back.
