@@ -6,5 +6,7 @@ mod entry;
 mod error;
 pub mod levels;
 pub mod limits;
+#[allow(dead_code)]
+mod log;
 
 pub use error::{Error, Result};
