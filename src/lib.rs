@@ -8,5 +8,7 @@ pub mod levels;
 pub mod limits;
 #[allow(dead_code)]
 mod log;
+#[allow(dead_code)]
+mod manifest;
 
 pub use error::{Error, Result};
