@@ -1,0 +1,215 @@
+//! What to make of the log files found at open: a pure decision, apart from the I/O that carries it out.
+//!
+//! 1. Each file has a *run*: the groups from its first page on that carry its sequence number, follow each
+//!    other without a gap, and chain (each `prev` is the checksum of the one before).
+//! 2. Replay starts with the newest file whose run starts at or below the commit that is wanted first.
+//! 3. After each group it looks for a newer file whose first group continues exactly there (same checksum, same
+//!    commit) and goes on in the newest such; without one, it goes on in the run; at the run's end, it is done.
+//!    So a group that reaches the disk behind a cut, even after the recovery that made the cut, is never
+//!    taken: the file that was started at the cut comes first.
+//! 4. Every intact group of the shard, wherever it lies, tells a commit up to which the log was durable. That
+//!    stays true for ever. If replay ended below such a claim, the log is damaged, and is refused.
+//!
+//! The rules as a lettered table: `docs/format-log.md`.
+
+use super::format::{FileHeader, GroupHead};
+use crate::error::{Error, Result};
+use crate::levels::Commit;
+use crate::limits::PAGE_BYTES;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// An intact group and where it lies.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GroupAt {
+    pub(super) offset: u64,
+    pub(super) checksum: u64,
+    pub(super) head: GroupHead,
+}
+
+impl GroupAt {
+    fn end(&self) -> u64 {
+        self.offset + self.head.padded_bytes()
+    }
+}
+
+/// What a scan found in one file.
+#[derive(Clone, Debug)]
+pub(super) struct Scanned {
+    pub(super) name: String,
+    /// `None` where the first page holds no intact header.
+    pub(super) header: Option<FileHeader>,
+    /// Every intact group at a page boundary, of whatever sequence number, by offset.
+    pub(super) groups: Vec<GroupAt>,
+}
+
+impl Scanned {
+    /// The sequence number the file counts under; 0 where it holds nothing. A file whose header is damaged
+    /// counts under its first group's: should replay need it, the damage comes to light.
+    fn sequence(&self) -> u64 {
+        let first = self.groups.first().filter(|group| group.offset == PAGE_BYTES as u64);
+        self.header.map_or(first.map_or(0, |group| group.head.sequence), |header| header.sequence)
+    }
+
+    /// The groups that were written one after the other under the file's sequence number.
+    fn run(&self) -> &[GroupAt] {
+        let sequence = self.sequence();
+        let mut end = PAGE_BYTES as u64;
+        let mut before: Option<&GroupAt> = None;
+        let count = self
+            .groups
+            .iter()
+            .take_while(|group| {
+                let chained = before.is_none_or(|before| {
+                    group.head.prev == before.checksum && group.head.first == before.head.next()
+                });
+                let follows =
+                    sequence != 0 && group.head.sequence == sequence && group.offset == end && chained;
+                end = group.end();
+                before = Some(group);
+                follows
+            })
+            .count();
+        &self.groups[..count]
+    }
+}
+
+/// Groups of one file that are to be replayed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Portion {
+    /// The file's index in what was passed in.
+    pub(super) file: usize,
+    /// The groups' indexes in [`Scanned::groups`].
+    pub(super) groups: Range<usize>,
+}
+
+/// What recovery is to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Plan {
+    /// The groups to replay, in order. They may begin below the floor.
+    pub(super) replay: Vec<Portion>,
+    /// The last commit that there is: of the log, or the floor if that is higher.
+    pub(super) last: Commit,
+    /// The checksum that the next group's `prev` must carry; 0 to begin a new chain.
+    pub(super) chain: u64,
+    /// What the last group of the chain says is durable.
+    pub(super) claimed: Commit,
+    /// The sequence number for the next file.
+    pub(super) sequence_next: u64,
+    /// Files that hold commits above the floor, oldest first, each with its last commit.
+    pub(super) keep: Vec<(usize, Commit)>,
+    /// The file and offset to go on at, where the log was closed cleanly there.
+    pub(super) resume: Option<(usize, u64)>,
+}
+
+/// Decides; see the module. `floor`: the commits up to it are not wanted, they are in segments.
+pub(super) fn plan(files: &[Scanned], floor: Commit) -> Result<Plan> {
+    let runs: Vec<&[GroupAt]> = files.iter().map(Scanned::run).collect();
+    let mut order: Vec<usize> = (0..files.len()).filter(|&file| !runs[file].is_empty()).collect();
+    order.sort_by_key(|&file| files[file].sequence());
+
+    // Where a file's first group continues another group. Of several the newest is inserted last, and stays.
+    let starts: BTreeMap<(u64, Commit), usize> =
+        order.iter().map(|&file| ((runs[file][0].head.prev, runs[file][0].head.first), file)).collect();
+
+    let mut replay: Vec<Portion> = Vec::new();
+    let mut at =
+        order.iter().rev().copied().find(|&file| runs[file][0].head.first.0 <= floor.0.saturating_add(1));
+    while let Some(file) = at.take() {
+        let mut taken = 0;
+        for group in runs[file] {
+            taken += 1;
+            let newer = starts.get(&(group.checksum, group.head.next())).copied();
+            at = newer.filter(|&newer| files[newer].sequence() > files[file].sequence());
+            if at.is_some() {
+                break;
+            }
+        }
+        replay.push(Portion { file, groups: 0..taken });
+    }
+
+    let mut end: Option<(usize, &GroupAt)> = None;
+    let mut keep = Vec::new();
+    for portion in &replay {
+        let Some(group) = runs[portion.file][portion.groups.clone()].last() else { continue };
+        end = Some((portion.file, group));
+        let last = Commit(group.head.next().0.saturating_sub(1));
+        if last > floor {
+            if files[portion.file].header.is_none() {
+                return Err(Error::damaged(&files[portion.file].name, 0, "the header of a log file in use"));
+            }
+            keep.push((portion.file, last));
+        }
+    }
+
+    let log_last = end.map_or(Commit(0), |(_, group)| Commit(group.head.next().0.saturating_sub(1)));
+    let last = log_last.max(floor);
+    refuse_if_more_was_durable(files, &runs, end, last)?;
+
+    let sequences = files
+        .iter()
+        .flat_map(|file| file.groups.iter().map(|group| group.head.sequence).chain([file.sequence()]));
+    let sequence_max = sequences.max().unwrap_or(0);
+    // A log that ends below the floor has a gap behind it: nothing in it can be continued.
+    let end = end.filter(|_| log_last >= floor);
+    let resume = end.and_then(|(file, group)| {
+        let header = files[file].header?;
+        (group.head.count == 0 && header.sealed_at == group.end()).then_some((file, group.end()))
+    });
+    Ok(Plan {
+        replay,
+        last,
+        chain: end.map_or(0, |(_, group)| group.checksum),
+        claimed: end.map_or(floor, |(_, group)| group.head.durable),
+        // Two up, not one: a header that was being written when the process died may reach the disk yet.
+        sequence_next: sequence_max.saturating_add(2),
+        keep,
+        resume,
+    })
+}
+
+/// Rule 4: refuses a log of which some group says that more than `last` was durable.
+fn refuse_if_more_was_durable(
+    files: &[Scanned],
+    runs: &[&[GroupAt]],
+    end: Option<(usize, &GroupAt)>,
+    last: Commit,
+) -> Result<()> {
+    let all = files.iter().flat_map(|file| file.groups.iter().map(move |group| (file, group)));
+    let Some((claimant, claim)) = all.max_by_key(|(_, group)| group.head.durable) else { return Ok(()) };
+    if claim.head.durable <= last {
+        return Ok(());
+    }
+    let page = PAGE_BYTES as u64;
+    // The gap is behind the last group that replay reached; or at the start of the next file, if that file
+    // was begun, has nothing to show, and nothing was written to the earlier one any more.
+    let (file, offset) = match end {
+        Some((file, group)) => {
+            let sequence = files[file].sequence();
+            let more =
+                files[file].groups.iter().any(|at| at.offset > group.offset && at.head.sequence == sequence);
+            let next = (0..files.len())
+                .filter(|&next| files[next].sequence() > sequence)
+                .min_by_key(|&next| files[next].sequence());
+            match next {
+                Some(next) if !more && runs[next].is_empty() => (next, page),
+                _ => (file, group.end()),
+            }
+        }
+        None => {
+            let oldest = (0..files.len()).filter(|&file| files[file].sequence() > 0);
+            let oldest = oldest.min_by_key(|&file| files[file].sequence());
+            (oldest.unwrap_or(0), page)
+        }
+    };
+    let why = format!(
+        "the log breaks off after commit {last}, but {} says at byte {} that commits up to {} were durable",
+        claimant.name, claim.offset, claim.head.durable
+    );
+    Err(Error::Damaged {
+        file: files[file].name.clone(),
+        offset,
+        why,
+        window: Some((Commit(last.0.saturating_add(1)), claim.head.durable)),
+    })
+}
