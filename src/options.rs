@@ -5,6 +5,7 @@
 //! opening (cache, durability, …).
 
 use crate::error::{Error, Result};
+pub use crate::disk::IoChoice;
 use crate::levels::Retention;
 use crate::limits;
 use std::time::Duration;
@@ -22,19 +23,6 @@ pub enum Durability {
         /// The longest time until a commit's log write is started.
         within: Duration,
     },
-}
-
-/// How a shard reaches its files.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum IoChoice {
-    /// io_uring where it is to be had, else plain system calls (slower; the stats say so).
-    #[default]
-    Auto,
-    /// io_uring, or an error at open that says what to change.
-    IoUring,
-    /// Plain system calls.
-    Plain,
 }
 
 /// How data blocks are compressed.

@@ -14,7 +14,6 @@ pub use snapshot::Snapshot;
 
 use crate::answer::Answer;
 use crate::batch::Batch;
-use crate::disk::Fallback;
 use crate::error::{Error, Result};
 use crate::levels::{Commit, Retention};
 use crate::options::{Durability, Fixed, Options, check_within};
@@ -115,7 +114,7 @@ pub(crate) struct EngineInner {
     io_kind: &'static str,
     io_fallback: Option<String>,
     /// Held for as long as the engine is open.
-    _lock: File,
+    _lock: Arc<File>,
 }
 
 impl Options {
@@ -152,7 +151,7 @@ impl Engine {
             fs::create_dir_all(root)
                 .map_err(|error| Error::io("create", root.display().to_string(), error))?;
         }
-        let lock = identity::lock(root)?;
+        let lock = Arc::new(identity::lock(root)?);
         // Looked at again under the lock: another process may have created it meanwhile.
         let fixed = if identity::look(root)? {
             let fixed = identity::read(root)?;
@@ -164,7 +163,7 @@ impl Engine {
             fixed
         };
 
-        let Started { threads, mailboxes, shards, io_kind, io_fallback } = host::start(root, &fixed, options)?;
+        let Started { threads, mailboxes, shards, io_kind, io_fallback } = host::start(root, &fixed, options, &lock)?;
         let recovery = RecoveryReport { took: started.elapsed(), shards };
         Ok(Engine {
             inner: Arc::new(EngineInner {
@@ -174,7 +173,7 @@ impl Engine {
                 threads: Mutex::new(Some(threads)),
                 recovery,
                 io_kind,
-                io_fallback: io_fallback.map(|Fallback { why }| why),
+                io_fallback,
                 _lock: lock,
             }),
         })
@@ -448,6 +447,10 @@ impl EngineInner {
         let threads = self.threads.lock().map(|mut threads| threads.take()).unwrap_or_default();
         let Some(threads) = threads else { return Ok(()) };
         let answers = self.ask_all(|reply| Request::Close { reply });
+        if host::is_hosting() {
+            // The last handle went on a shard's own thread, which must not wait for itself.
+            return Ok(());
+        }
         let results: Vec<Result<()>> = answers.into_iter().map(Answer::wait).collect();
         for thread in threads {
             thread.join();

@@ -27,6 +27,8 @@ pub struct Version {
 /// Which versions a merge keeps; made once a merge, asked once an entry.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeepRule {
+    /// The merge's last commit.
+    window_end: u64,
     /// Every commit from here to the merge's end is retained.
     last_since: u64,
     /// From `.0` on, every multiple of `.1` is retained. Mostly none or one.
@@ -37,9 +39,15 @@ impl KeepRule {
     pub(super) fn new(history: &History, divisor: Divisor, window_end: Commit) -> KeepRule {
         let parts = history.aligned.iter().filter(|part| part.from <= window_end);
         KeepRule {
+            window_end: window_end.0,
             last_since: history.last_since(window_end).0,
             multiples: parts.map(|part| (part.from.0, divisor.pow(part.level))).collect(),
         }
+    }
+
+    /// Whether only the newest version of each key is kept.
+    pub fn newest_only(&self) -> bool {
+        self.last_since >= self.window_end && self.multiples.is_empty()
     }
 
     /// Whether to keep the version made at `commit`; `newer` made the next newer version of the key in the same

@@ -250,6 +250,11 @@ impl Log {
         self.last
     }
 
+    /// The last commit that was handed to the disk.
+    pub(crate) fn started(&self) -> Commit {
+        self.started
+    }
+
     /// All commits up to this one are durable.
     pub(crate) fn durable(&self) -> Commit {
         self.durable

@@ -11,32 +11,23 @@ use crate::codec::{Reader, put_prefixed, put_varint};
 use crate::entry::DirectoryId;
 use crate::levels::{Commit, Level};
 use crate::limits::PAGE_BYTES;
+pub(crate) use crate::options::Compression;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// How the data blocks of a segment are compressed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) enum Compression {
-    /// Not at all; data blocks start at pages.
-    #[default]
-    None,
-    /// LZ4 blocks, packed one after another; a block that does not shrink is stored raw.
-    Lz4,
+/// The compression's number in files.
+pub(crate) fn compression_to_byte(compression: Compression) -> u8 {
+    match compression {
+        Compression::None => 0,
+        Compression::Lz4 => 1,
+    }
 }
 
-impl Compression {
-    pub(crate) fn to_byte(self) -> u8 {
-        match self {
-            Compression::None => 0,
-            Compression::Lz4 => 1,
-        }
-    }
-
-    pub(crate) fn from_byte(byte: u8) -> Option<Self> {
-        match byte {
-            0 => Some(Compression::None),
-            1 => Some(Compression::Lz4),
-            _ => None,
-        }
+/// The compression with a number.
+pub(crate) fn compression_from_byte(byte: u8) -> Option<Compression> {
+    match byte {
+        0 => Some(Compression::None),
+        1 => Some(Compression::Lz4),
+        _ => None,
     }
 }
 
@@ -68,10 +59,12 @@ pub(crate) struct SegmentIdentity {
     pub(crate) first: Commit,
     /// The last commit of its window: the segment covers `first..=last`.
     pub(crate) last: Commit,
+    /// Which of several files with the same window it is; 0 where there is one.
+    pub(crate) part: u32,
 }
 
 impl SegmentIdentity {
-    const BYTES: usize = 20;
+    const BYTES: usize = 24;
 
     fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
@@ -80,6 +73,7 @@ impl SegmentIdentity {
         bytes[2..4].copy_from_slice(&self.shard.to_le_bytes());
         bytes[4..12].copy_from_slice(&self.first.0.to_le_bytes());
         bytes[12..20].copy_from_slice(&self.last.0.to_le_bytes());
+        bytes[20..24].copy_from_slice(&self.part.to_le_bytes());
         bytes
     }
 
@@ -90,6 +84,7 @@ impl SegmentIdentity {
             shard: reader.u16()?,
             first: Commit(reader.u64()?),
             last: Commit(reader.u64()?),
+            part: reader.u32()?,
         };
         (identity.first <= identity.last).then_some(identity)
     }
@@ -166,7 +161,7 @@ impl SegmentMeta {
     /// Appends the encoding that [`SegmentMeta::decode`] reads.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.identity.to_bytes());
-        out.push(self.compression.to_byte());
+        out.push(compression_to_byte(self.compression));
         out.push(self.depth);
         // Fixed width: the footer's length, and so this number, must not depend on this number.
         out.extend_from_slice(&self.file_bytes.to_le_bytes());
@@ -184,7 +179,7 @@ impl SegmentMeta {
     /// Takes a meta off the front; `None` where the bytes are not one, or contradict themselves.
     pub(crate) fn decode(reader: &mut Reader<'_>) -> Option<Self> {
         let identity = SegmentIdentity::decode(reader)?;
-        let compression = Compression::from_byte(reader.u8()?)?;
+        let compression = compression_from_byte(reader.u8()?)?;
         let depth = reader.u8()?;
         let file_bytes = reader.u64()?;
         let content_hash = reader.u128()?;
@@ -238,7 +233,7 @@ pub(crate) fn header_page(identity: &SegmentIdentity, options: &SegmentOptions) 
     page.extend_from_slice(&[0; 8]);
     page.extend_from_slice(&VERSION.to_le_bytes());
     page.extend_from_slice(&identity.to_bytes());
-    page.push(options.compression.to_byte());
+    page.push(compression_to_byte(options.compression));
     page.push(options.filter_bits_per_key);
     page.resize(PAGE_BYTES, 0);
     let checksum = xxh3_64_with_seed(&page[16..], MAGIC_HEADER);

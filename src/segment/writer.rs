@@ -242,6 +242,17 @@ impl SegmentWriter {
         self.levels[level].last_child = child;
     }
 
+    /// Whether a full chunk is ready.
+    #[inline]
+    pub(crate) fn has_output(&self) -> bool {
+        !self.output.full.is_empty()
+    }
+
+    /// Which segment it is.
+    pub(crate) fn identity(&self) -> SegmentIdentity {
+        self.identity
+    }
+
     /// A full chunk, to be written behind those taken before.
     pub(crate) fn take_output(&mut self) -> Option<IoBuf> {
         self.output.full.pop_front()

@@ -32,7 +32,9 @@ pub(crate) mod schedule;
 pub(crate) mod sequence;
 pub(crate) mod serve;
 pub(crate) mod snapshots;
+pub(crate) mod statistics;
 pub(crate) mod tasks;
+pub(crate) mod tip;
 pub(crate) mod waiters;
 
 use crate::cache::BlockCache;
@@ -46,20 +48,22 @@ use crate::log::Log;
 use crate::options::{Durability, Fixed};
 use crate::segment::SegmentOptions;
 use crate::stats::Stages;
-use crate::table::Table;
-use crate::view::{Frame, View};
+use crate::view::Frame;
 use catalog::Catalog;
 use compaction::Compaction;
 use install::Installer;
+use local::Spawner;
 use request::ReplyTo;
-use schedule::Schedule;
 use sequence::Queued;
 use snapshots::Snapshots;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Waker;
 use tasks::Tasks;
+use tip::Tip;
 use waiters::Waiters;
 
 /// How a shard is set up: what was fixed at creation and what was chosen at open.
@@ -86,6 +90,8 @@ pub(crate) struct Core {
     pub(crate) snapshots: RefCell<Snapshots>,
     /// Wakes whoever drives the turns.
     driver: RefCell<Option<Waker>>,
+    /// Runs on-core tasks.
+    spawner: RefCell<Option<Spawner>>,
     /// There is news since the last turn began.
     kicked: Cell<bool>,
     /// The disk's clock when the last turn began, in nanoseconds.
@@ -95,11 +101,7 @@ pub(crate) struct Core {
 /// What changes from commit to commit.
 pub(crate) struct State {
     // The sequence.
-    pub(crate) schedule: Schedule,
-    pub(crate) active: Rc<Table>,
-    pub(crate) view: Rc<View>,
-    /// The schedule where each table begins, oldest first.
-    pub(crate) starts: VecDeque<Schedule>,
+    pub(crate) tip: Tip,
     pub(crate) history: History,
     pub(crate) catalog: Catalog,
 
@@ -117,10 +119,6 @@ pub(crate) struct State {
     // Compaction.
     pub(crate) compaction: Compaction,
     pub(crate) installer: Installer,
-    /// Bytes of entries in the base, as the last finished fold left it.
-    pub(crate) base_bytes: u64,
-    /// Memory of the tables that are not live, in bytes.
-    pub(crate) frozen_bytes: usize,
 
     // The end.
     pub(crate) poisoned: Option<Error>,
@@ -130,7 +128,8 @@ pub(crate) struct State {
     // Figures.
     pub(crate) stages: Stages,
     pub(crate) commits: u64,
-    pub(crate) bytes_in: u64,
+    /// Bytes applied by the replay of the log.
+    pub(crate) bytes_replayed: u64,
     pub(crate) log_starts: VecDeque<(Commit, u64)>,
 
     /// Memory for the record being made, and for its operations' directories.
@@ -152,13 +151,13 @@ pub(crate) enum Turn {
 impl Core {
     /// The newest commit.
     pub(crate) fn last(&self) -> Commit {
-        self.state.borrow().schedule.at
+        self.state.borrow().tip.schedule.at
     }
 
     /// All that a read of the newest commit needs.
     pub(crate) fn frame(&self) -> Frame {
         let state = self.state.borrow();
-        Frame { commit: state.schedule.at, active: state.active.clone(), view: state.view.clone() }
+        Frame { commit: state.tip.schedule.at, active: state.tip.active.clone(), view: state.tip.view.clone() }
     }
 
     /// All that a read as of a commit needs.
@@ -180,7 +179,7 @@ impl Core {
     /// Which commits can be read as of.
     pub(crate) fn retained(&self) -> Retained {
         let state = self.state.borrow();
-        let newest = state.schedule.at;
+        let newest = state.tip.schedule.at;
         Retained {
             retention: state.history.retention,
             divisor: self.config.divisor.get(),
@@ -195,6 +194,18 @@ impl Core {
         let mut driver = self.driver.borrow_mut();
         if !driver.as_ref().is_some_and(|known| known.will_wake(waker)) {
             *driver = Some(waker.clone());
+        }
+    }
+
+    /// Sets who runs on-core tasks.
+    pub(crate) fn set_spawner(&self, spawner: Option<Spawner>) {
+        *self.spawner.borrow_mut() = spawner;
+    }
+
+    /// Runs an on-core task. Where the shard is closing, the task is dropped.
+    pub(crate) fn spawn(&self, task: Pin<Box<dyn Future<Output = ()>>>) {
+        if let Some(spawner) = &*self.spawner.borrow() {
+            spawner(task);
         }
     }
 

@@ -54,7 +54,7 @@ pub(crate) enum At {
 }
 
 /// An open snapshot, as its remote handle knows it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Opened {
     pub(crate) snapshot: u64,
     pub(crate) commit: Commit,

@@ -42,7 +42,7 @@ impl Core {
             };
             let mut state = self.state.borrow_mut();
             // Only the newest state is cached: nothing was sequenced since the frame was taken.
-            if state.schedule.at == frame.commit {
+            if state.tip.schedule.at == frame.commit {
                 state.catalog.bind(above, parent, frame.commit);
             }
         }

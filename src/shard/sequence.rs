@@ -7,7 +7,7 @@
 //! 2. *Make room*: the log, the memtables' budget and the pace of compaction must admit it; else it waits.
 //! 3. *Encode* it: its operations, with catalog entries for directories that it makes.
 //! 4. *Apply* the record: stage it in the log, insert it into the memtable, count it in the schedule. Replaying
-//!    the log applies the same records through the same function ([`State::apply`]).
+//!    the log applies the same records through the same function ([`super::tip::Tip::apply`]).
 
 use super::catalog::Known;
 use super::request::{Action, ReplyTo};
@@ -18,12 +18,9 @@ use crate::batch::{Batch, OpRef};
 use crate::engine::CommitId;
 use crate::entry::DirectoryId;
 use crate::error::{Error, Result};
-use crate::levels::{Carry, Commit};
-use crate::limits;
+use crate::levels::Commit;
 use crate::options::Durability;
 use crate::path::{Name, hash_of, split};
-use crate::table::Table;
-use crate::view::Source;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -181,8 +178,7 @@ impl Core {
                 }
                 Verdict::Refused(error) => reply.send(Err(error)),
                 Verdict::Wait => {
-                    let stuck = state.stuck();
-                    match stuck {
+                    match state.stuck(&self.config, action.bytes()) {
                         Some(error) => reply.send(Err(error)),
                         None => {
                             let queued = Queued { action, durability, reply, arrived, resolving, permits };
@@ -240,9 +236,31 @@ impl State {
         }
     }
 
-    /// Why commits that wait will wait until someone does something about it, if that is so.
-    fn stuck(&self) -> Option<Error> {
-        self.compaction.stalled().or(self.log.shortage().filter(|_| self.installer.is_idle())).cloned()
+    /// Why nothing that waits will become durable any more, if that is so.
+    pub(crate) fn over(&self) -> Option<Error> {
+        match &self.poisoned {
+            Some(error) => Some(error.clone()),
+            None => self.closed.then_some(Error::Closed),
+        }
+    }
+
+    /// Why the commit at the front will wait until someone does something about it, if that is so.
+    fn stuck(&mut self, config: &Config, bytes: usize) -> Option<Error> {
+        let log_full = !self.log.room_for(bytes) && self.log.staged().0 == 0 && self.log.in_flight() == 0;
+        let held_up =
+            log_full || !self.compaction.admits(self.tip.next()) || !self.memory_admits(config, bytes);
+        if let Some(error) = self.compaction.stalled().filter(|_| held_up) {
+            return Some(error.clone());
+        }
+        if !log_full || self.compaction.is_busy() || self.installer.is_busy() {
+            return None;
+        }
+        let error = self.log.shortage().cloned();
+        if error.is_some() {
+            // Whoever commits next finds out whether that is still so.
+            self.log.retry();
+        }
+        error
     }
 
     /// Whether a commit of `bytes` can be sequenced now.
@@ -255,7 +273,7 @@ impl State {
             let why = format!("{bytes} bytes as a record of the log; a log file of this engine holds {most}");
             return Err(Error::invalid("batch", why));
         }
-        let next = self.schedule.at.next();
+        let next = self.tip.next();
         if next >= Commit::MAX {
             return Err(Error::TooMany { what: "commits of a shard", limit: Commit::MAX.0 as usize });
         }
@@ -314,7 +332,7 @@ impl State {
         }
 
         // 3. Encode.
-        let commit = self.schedule.at.next();
+        let commit = self.tip.next();
         let mut record = std::mem::take(&mut self.record);
         record.clear();
         let made = self.make(commit, &makes, &mut record);
@@ -371,7 +389,7 @@ impl State {
             Ok(false) => return Verdict::Wait,
             Err(error) => return Verdict::Refused(error),
         }
-        let commit = self.schedule.at.next();
+        let commit = self.tip.next();
         let mut record = Vec::new();
         let made = self.make(commit, &makes, &mut record);
         let Some(new_parent) = new_parent.or_else(|| made.get(to_parent).copied()) else {
@@ -404,7 +422,7 @@ impl State {
             Ok(false) => return Verdict::Wait,
             Err(error) => return Verdict::Refused(error),
         }
-        let commit = self.schedule.at.next();
+        let commit = self.tip.next();
         let mut record = Vec::new();
         record::put_op(&mut record, DirectoryId::CATALOG, &Core::catalog_key(parent, last), None);
         record::put_op(&mut record, DirectoryId::DROPS, &id.0.to_be_bytes(), Some(&[]));
@@ -467,12 +485,13 @@ impl State {
 
     /// Gives a record the next number: stages it, applies it, and says how soon it must be written.
     fn sequence(&mut self, config: &Config, record: &[u8], durability: Durability, now: u64) {
-        let commit = self.schedule.at.next();
+        let commit = self.tip.next();
         self.log.stage(commit, record);
         // A record made here reads back.
-        let carry = self.apply(config, commit, record, true).flatten();
+        let carry = self.tip.apply(record, &config.budget, true).flatten();
         if let Some(carry) = carry {
-            self.compaction.due(carry, self.schedule.shape.deadline(carry));
+            let bytes = self.work_of(carry);
+            self.compaction.due(carry, &self.tip.schedule.shape, commit, bytes);
         }
         self.commits += 1;
         self.waiters.sequenced(now);
@@ -483,60 +502,6 @@ impl State {
                 self.write_by = Some(self.write_by.map_or(by, |earlier| earlier.min(by)));
             }
         }
-    }
-
-    /// Applies a commit's record: to the memtable (unless `insert` is off, where a replay finds the commit in
-    /// a segment already) and to the schedule. Answers what falls due, and `None` where the bytes are no record.
-    pub(crate) fn apply(
-        &mut self,
-        config: &Config,
-        commit: Commit,
-        record: &[u8],
-        insert: bool,
-    ) -> Option<Option<Carry>> {
-        debug_assert_eq!(commit, self.schedule.at.next());
-        let (mut bytes, mut bytes_in) = (0, 0);
-        self.active.with_mut(|memtable| {
-            record::each_op(record, |directory, key, value| {
-                let size = key.len() + value.map_or(0, <[u8]>::len);
-                bytes += (size + limits::OPERATION_BYTES_OVERHEAD) as u64;
-                bytes_in += size as u64;
-                if insert {
-                    memtable.insert(directory, key, commit, value);
-                }
-            })
-        })?;
-        self.bytes_in += bytes_in;
-        if insert {
-            self.active.extend(commit, bytes);
-        }
-        let carry = self.schedule.step(bytes, self.base_bytes, &config.budget);
-        if carry.is_some() || !insert {
-            self.freeze_active();
-        }
-        Some(carry)
-    }
-
-    /// Ends the live table and begins the next one after the newest commit.
-    pub(crate) fn freeze_active(&mut self) {
-        if !self.active.span().is_empty() {
-            let table = self.active.clone();
-            table.freeze();
-            self.frozen_bytes += table.memory();
-            Rc::make_mut(&mut self.view).insert(Source::Table(table));
-        }
-        let at = self.schedule.at;
-        self.active = Table::new(at);
-        if self.starts.back().is_some_and(|start| start.at == at) {
-            self.starts.pop_back();
-        }
-        self.starts.push_back(self.schedule);
-    }
-
-    /// The last commit of which nothing is needed from the log: where the oldest table begins.
-    pub(crate) fn floor(&self) -> Commit {
-        let oldest = self.view.tables().next().unwrap_or(&self.active);
-        oldest.span().after
     }
 }
 

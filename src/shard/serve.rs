@@ -16,7 +16,8 @@ use bytes::Bytes;
 use std::cell::Cell;
 use std::future::Future;
 use std::ops::Bound;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
+use std::sync::Weak;
 
 /// The most requests taken up in one turn.
 const REQUESTS_PER_TURN: usize = 1024;
@@ -64,12 +65,12 @@ impl Core {
             let waited = u64::try_from(posted.elapsed().as_nanos()).unwrap_or(u64::MAX);
             self.state.borrow_mut().stages.mailbox.saturating_record(waited.max(1));
             let permits = Permits { spent: spent.clone(), count: permits as usize };
-            self.serve(request, permits);
+            self.serve(request, permits, mailbox);
         }
         count
     }
 
-    fn serve(self: &Rc<Self>, request: Request, permits: Permits) {
+    fn serve(self: &Rc<Self>, request: Request, permits: Permits, mailbox: &Mailbox) {
         match request {
             Request::Commit { action, durability, reply } => {
                 // Its permits go once it is sequenced: what waits for its log write is bounded by the log.
@@ -111,7 +112,11 @@ impl Core {
             }
             Request::Retained { reply } => drop(reply.send(Ok(self.retained()))),
             Request::Barrier { reply } => self.barrier(Barrier::Client(reply)),
-            Request::Stats { reply } => drop(reply.send(Ok(Box::new(self.stats())))),
+            Request::Stats { reply } => {
+                let mut stats = self.stats();
+                (stats.wakes_sent, stats.wakes_saved) = mailbox.wakes();
+                drop(reply.send(Ok(Box::new(stats))));
+            }
             Request::Run { task } => task(super::local::Local::new(self.clone(), Weak::default())),
             Request::Close { reply } => {
                 let mut state = self.state.borrow_mut();
@@ -149,7 +154,7 @@ impl Core {
     /// Waits for everything sequenced so far to be durable.
     pub(crate) fn barrier(&self, who: Barrier) {
         let mut state = self.state.borrow_mut();
-        let last = state.schedule.at;
+        let last = state.tip.schedule.at;
         match (who, state.poisoned.clone()) {
             (Barrier::Client(reply), Some(error)) => drop(reply.send(Err(error))),
             (Barrier::Task(waker), Some(_)) => waker.wake(),

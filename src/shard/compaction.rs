@@ -1,0 +1,447 @@
+//! Compaction: running the carries that are due, a slice a turn.
+//!
+//! A carry is queued when its commit is sequenced, begins when everything within its window is at rest, is
+//! polled by hand with a grant of bytes each turn, and is over when its last change is installed. How much it
+//! is granted follows the account of [`Pace`]: what is owed at the newest commit, or, where the shard has nothing
+//! else to do, a slice ahead of time.
+//!
+//! A carry that goes more than one level up would hold its memtable for long: that table is *spilled* first,
+//! to a file of its own. Tables are spilled too where memory or the log runs short.
+//!
+//! A carry that fails (no space, a damaged input) is given up and tried again later; meanwhile the shard is
+//! *stalled*: it goes on while the pace admits commits, and tells those that it cannot take why.
+
+use super::{Config, Core, State};
+use crate::compact::{self, Context, Throttle};
+use crate::error::{Error, Result};
+use crate::levels::{Carry, Commit, Pace, Shape, Span};
+use crate::stats::{CarryKind, CarryStats};
+use crate::table::Table;
+use crate::view::{Source, work_bytes};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+/// Bytes merged in one slice: some hundred microseconds of work.
+const SLICE_BYTES: u64 = 64 * 1024;
+/// How long after a failure a carry is tried again, in nanoseconds.
+const RETRY_AFTER: u64 = 1_000_000_000;
+/// The live table is spilled when it takes more than this share of the shard's memory.
+const LIVE_SHARE: usize = 3;
+/// Compaction hurries when more than half of the log's files is in use, so that they are released …
+const LOG_HURRY: (u64, u64) = (1, 2);
+/// … and tables are spilled when it is more than three quarters.
+const LOG_SPILL: (u64, u64) = (3, 4);
+
+type Work = Pin<Box<dyn Future<Output = Result<()>>>>;
+
+/// What a job does.
+#[derive(Clone)]
+enum Task {
+    Carry(Carry),
+    Spill(Rc<Table>),
+}
+
+impl Task {
+    /// The commits it works on. A fold's own are those above the old base.
+    fn span(&self) -> Span {
+        match self {
+            Task::Carry(Carry::Segment(window)) => window.span(),
+            Task::Carry(Carry::Fold { from, to }) => Span::new(*from, *to),
+            Task::Spill(table) => table.span(),
+        }
+    }
+}
+
+/// A piece of work in flight.
+struct Job {
+    task: Task,
+    total: u64,
+    throttle: Rc<Throttle>,
+    outbox: Rc<RefCell<VecDeque<compact::Change>>>,
+    /// `None` once it has done its work, and waits for its changes to be installed.
+    work: Option<Work>,
+}
+
+impl Job {
+    fn left(&self) -> u64 {
+        self.total.saturating_sub(self.throttle.done())
+    }
+}
+
+/// See the module's text.
+pub(crate) struct Compaction {
+    pace: Pace,
+    /// Carries that are due and have not begun, by commit.
+    due: VecDeque<Carry>,
+    jobs: Vec<Job>,
+    stalled: Option<Error>,
+    retry_at: Option<u64>,
+    done: u64,
+    pub(crate) written: Rc<Cell<u64>>,
+}
+
+impl Compaction {
+    pub(crate) fn new() -> Self {
+        Compaction {
+            pace: Pace::new(),
+            due: VecDeque::new(),
+            jobs: Vec::new(),
+            stalled: None,
+            retry_at: None,
+            done: 0,
+            written: Rc::default(),
+        }
+    }
+
+    /// Whether the pace admits a commit.
+    #[inline]
+    pub(crate) fn admits(&self, commit: Commit) -> bool {
+        self.pace.admits(commit)
+    }
+
+    /// A carry is due: the account of its work begins.
+    pub(crate) fn due(&mut self, carry: Carry, shape: &Shape, now: Commit, bytes: u64) {
+        self.pace.begin(shape, carry, now, bytes);
+        self.due.push_back(carry);
+    }
+
+    /// The carry due at a commit is installed.
+    pub(crate) fn installed(&mut self, due: Commit) {
+        self.pace.install(due);
+        self.due.retain(|carry| carry.due() != due);
+        self.jobs.retain(|job| !matches!(&job.task, Task::Carry(carry) if carry.due() == due));
+        self.done += 1;
+        self.recovered();
+    }
+
+    /// A spill is installed, or has become needless.
+    pub(crate) fn spilled(&mut self, span: Span) {
+        self.jobs.retain(|job| !matches!(&job.task, Task::Spill(table) if table.span() == span));
+        self.recovered();
+    }
+
+    fn recovered(&mut self) {
+        self.stalled = None;
+        self.retry_at = None;
+    }
+
+    /// Whether something is in flight or due.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.jobs.is_empty() || !self.due.is_empty()
+    }
+
+    /// Why compaction stands still, if it does.
+    pub(crate) fn stalled(&self) -> Option<&Error> {
+        self.stalled.as_ref()
+    }
+
+    /// When it is tried again.
+    pub(crate) fn retry_at(&self) -> Option<u64> {
+        self.retry_at
+    }
+
+    /// Gives up everything in flight; what was begun is done again when the shard is opened.
+    pub(crate) fn abandon(&mut self) {
+        self.jobs.clear();
+        self.due.clear();
+    }
+
+    /// Carries installed since the shard was opened.
+    pub(crate) fn done(&self) -> u64 {
+        self.done
+    }
+
+    /// Bytes yet to be merged by what is in flight or due.
+    pub(crate) fn backlog(&self) -> u64 {
+        let spills = self.jobs.iter().filter(|job| matches!(job.task, Task::Spill(_)));
+        self.pace.in_flight().map(|work| work.total_bytes - work.done_bytes).sum::<u64>()
+            + spills.map(Job::left).sum::<u64>()
+    }
+
+    /// What is in flight, for the stats.
+    pub(crate) fn in_flight(&self, shape: &Shape) -> Vec<CarryStats> {
+        let carries = self.pace.in_flight().map(|work| {
+            let job = self.jobs.iter().find_map(|job| match &job.task {
+                Task::Carry(carry) if carry.due() == work.due => Some(carry),
+                _ => None,
+            });
+            let fold = job.or_else(|| self.due.iter().find(|carry| carry.due() == work.due));
+            CarryStats {
+                kind: match fold {
+                    Some(Carry::Fold { .. }) => CarryKind::Fold,
+                    _ => CarryKind::Segment,
+                },
+                level: shape.divisor.zeros(work.due),
+                due: work.due,
+                deadline: work.deadline,
+                done: work.done_bytes,
+                total: work.total_bytes,
+            }
+        });
+        let spills = self.jobs.iter().filter_map(|job| match &job.task {
+            Task::Spill(table) => Some(CarryStats {
+                kind: CarryKind::Spill,
+                level: shape.flush_level,
+                due: table.span().last,
+                deadline: table.span().last,
+                done: job.throttle.done(),
+                total: job.total,
+            }),
+            Task::Carry(_) => None,
+        });
+        carries.chain(spills).collect()
+    }
+
+    fn is_spilling(&self, table: &Rc<Table>) -> bool {
+        self.jobs.iter().any(|job| matches!(&job.task, Task::Spill(other) if Rc::ptr_eq(other, table)))
+    }
+
+    /// Whether something in flight works on commits within a span.
+    fn works_within(&self, span: Span) -> bool {
+        self.jobs.iter().any(|job| span.covers(job.task.span()))
+    }
+}
+
+impl State {
+    /// Whether the memtables have room for a commit of `bytes`.
+    #[inline]
+    pub(crate) fn memory_admits(&self, config: &Config, bytes: usize) -> bool {
+        self.tip.frozen_bytes == 0 || self.tip.frozen_bytes + self.tip.active.memory() + bytes <= config.memtable_bytes
+    }
+
+    /// Whether more than a share of the log's files is in use.
+    fn log_beyond(&self, (share, of): (u64, u64)) -> bool {
+        let usage = self.log.usage();
+        usage.bytes_used > usage.bytes_cap / of * share
+    }
+
+    /// The bytes that a carry will merge.
+    pub(crate) fn work_of(&self, carry: Carry) -> u64 {
+        let span = carry.span();
+        let sources = self.tip.view.sources.iter().filter(|source| span.covers(source.span()));
+        let parts = match carry {
+            Carry::Fold { .. } => self.tip.view.parts.iter().map(|part| work_bytes(&part.segment)).sum(),
+            Carry::Segment(_) => 0,
+        };
+        sources.map(Source::bytes).sum::<u64>() + parts
+    }
+}
+
+impl Core {
+    /// One slice of compaction, and installing what is ready. With `idle`, ahead of time. Answers whether there
+    /// is more to do at once.
+    pub(super) fn compact(self: &Rc<Self>, idle: bool) -> bool {
+        self.spill_under_pressure();
+        self.begin_due();
+        let worked = self.slice(idle);
+        let collected = self.collect();
+        let installed = match self.install() {
+            Ok(installed) => installed,
+            Err(error) => {
+                self.give_up(error);
+                false
+            }
+        };
+        let mut state = self.state.borrow_mut();
+        let newest = state.tip.schedule.at;
+        state.compaction.pace.settle(newest);
+        worked || collected || installed
+    }
+
+    /// Spills tables where memory or the log runs short.
+    fn spill_under_pressure(self: &Rc<Self>) {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        if state.compaction.stalled.is_some() || state.poisoned.is_some() {
+            return;
+        }
+        let log_short = state.log_beyond(LOG_SPILL);
+        let memory_short = state.tip.active.memory() > self.config.memtable_bytes / LIVE_SHARE;
+        if !log_short && !memory_short {
+            return;
+        }
+        let oldest = state.tip.view.tables().find(|table| !state.compaction.is_spilling(table)).cloned();
+        match oldest {
+            // One after another: each relieves both.
+            Some(table) if !state.compaction.jobs.iter().any(|job| matches!(job.task, Task::Spill(_))) => {
+                self.begin(state, Task::Spill(table));
+            }
+            None if memory_short || (log_short && !state.tip.active.span().is_empty()) => {
+                if state.tip.view.tables().next().is_none() {
+                    state.tip.freeze_active();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Begins carries whose inputs are at rest.
+    fn begin_due(self: &Rc<Self>) {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        if state.compaction.retry_at.is_some_and(|at| at > self.now()) {
+            return;
+        }
+        let mut waiting = VecDeque::new();
+        while let Some(carry) = state.compaction.due.pop_front() {
+            if !self.try_begin(state, carry) {
+                waiting.push_back(carry);
+            }
+        }
+        state.compaction.due = waiting;
+    }
+
+    /// Begins a carry, or the spill that it waits for. Answers whether it began.
+    fn try_begin(self: &Rc<Self>, state: &mut State, carry: Carry) -> bool {
+        let span = Task::Carry(carry).span();
+        let earlier = |other: &Carry| *other != carry && span.covers(Task::Carry(*other).span());
+        if state.compaction.works_within(span) || state.compaction.due.iter().any(earlier) {
+            return false;
+        }
+        let shape = &state.tip.schedule.shape;
+        let level = shape.divisor.zeros(carry.due());
+        let level = match carry {
+            Carry::Fold { .. } => shape.base_level.map_or(level, |base| base.min(level)),
+            Carry::Segment(_) => level,
+        };
+        if level > shape.flush_level.above() {
+            let table = state.tip.view.tables().find(|table| span.covers(table.span())).cloned();
+            if let Some(table) = table {
+                self.begin(state, Task::Spill(table));
+                return false;
+            }
+        }
+        self.begin(state, Task::Carry(carry));
+        true
+    }
+
+    fn begin(self: &Rc<Self>, state: &mut State, task: Task) {
+        let throttle = Rc::new(Throttle::default());
+        let outbox = Rc::new(RefCell::default());
+        let context = Context {
+            io: self.io.clone(),
+            cache: self.cache.clone(),
+            shard: self.config.shard,
+            divisor: self.config.divisor,
+            segments: self.config.segments,
+            part_bytes: self.config.fixed.part_bytes,
+            history: state.history.clone(),
+            throttle: throttle.clone(),
+            outbox: outbox.clone(),
+            written: state.compaction.written.clone(),
+        };
+        let span = task.span();
+        let inputs = || -> Vec<Source> {
+            state.tip.view.sources.iter().filter(|source| span.covers(source.span())).cloned().collect()
+        };
+        let (total, work): (u64, Work) = match &task {
+            Task::Carry(carry @ Carry::Segment(window)) => {
+                (state.work_of(*carry), Box::pin(compact::carry::window(context, *window, inputs())))
+            }
+            Task::Carry(carry @ Carry::Fold { to, .. }) => {
+                let parts = state.tip.view.parts.clone();
+                (state.work_of(*carry), Box::pin(compact::fold::fold(context, *to, inputs(), parts)))
+            }
+            Task::Spill(table) => {
+                (table.bytes(), Box::pin(compact::carry::spill(context, table.clone())))
+            }
+        };
+        state.compaction.jobs.push(Job { task, total, throttle, outbox, work: Some(work) });
+    }
+
+    /// Grants a slice to the job that needs it most, and polls all. Answers whether more is owed.
+    fn slice(self: &Rc<Self>, idle: bool) -> bool {
+        let mut jobs = {
+            let mut state = self.state.borrow_mut();
+            if state.compaction.jobs.is_empty() {
+                return false;
+            }
+            std::mem::take(&mut state.compaction.jobs)
+        };
+        let (owed, first) = {
+            let state = self.state.borrow();
+            let hurry = state.log_beyond(LOG_HURRY) || !state.queue.is_empty();
+            let owed = hurry || state.compaction.pace.owed_bytes(state.tip.schedule.at) > 0;
+            (owed, state.compaction.pace.next())
+        };
+        let spill = jobs.iter().position(|job| matches!(job.task, Task::Spill(_)) && job.work.is_some());
+        let carry = || {
+            let owing = |job: &Job| matches!(&job.task, Task::Carry(carry) if Some(carry.due()) == first);
+            jobs.iter().position(|job| owing(job) && job.work.is_some())
+        };
+        let chosen = spill.or_else(carry).or_else(|| jobs.iter().position(|job| job.work.is_some()));
+        let granted = chosen.filter(|_| idle || spill.is_some() || owed);
+        let started = self.io.now();
+        let mut more = false;
+        let mut failed = None;
+        for (at, job) in jobs.iter_mut().enumerate() {
+            let Some(work) = &mut job.work else { continue };
+            job.throttle.grant(if granted == Some(at) { SLICE_BYTES } else { 0 });
+            let before = job.throttle.done();
+            let polled = work.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop()));
+            let bytes = job.throttle.done() - before;
+            if let Task::Carry(carry) = &job.task {
+                self.state.borrow_mut().compaction.pace.progress(carry.due(), bytes);
+            }
+            // A job that did not use its grant waits for the disk.
+            more |= granted == Some(at) && bytes >= SLICE_BYTES;
+            match polled {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => {
+                    job.work = None;
+                    more = true;
+                }
+                Poll::Ready(Err(error)) => {
+                    job.work = None;
+                    failed = Some(error);
+                }
+            }
+        }
+        if granted.is_some() {
+            let took = self.io.now().saturating_sub(started);
+            self.state.borrow_mut().stages.slice.saturating_record(took.max(1));
+        }
+        self.state.borrow_mut().compaction.jobs.extend(jobs);
+        if let Some(error) = failed {
+            self.give_up(error);
+            return false;
+        }
+        more
+    }
+
+    /// Takes finished changes to the installer.
+    fn collect(&self) -> bool {
+        let mut state = self.state.borrow_mut();
+        let State { compaction, installer, .. } = &mut *state;
+        let mut any = false;
+        for job in &compaction.jobs {
+            for change in job.outbox.borrow_mut().drain(..) {
+                installer.push(change);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// A carry failed: everything in flight is given up, to be tried again after a while.
+    fn give_up(&self, error: Error) {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let jobs = std::mem::take(&mut state.compaction.jobs);
+        let mut due: Vec<Carry> = state.compaction.due.drain(..).collect();
+        due.extend(jobs.iter().filter_map(|job| match &job.task {
+            Task::Carry(carry) => Some(*carry),
+            Task::Spill(_) => None,
+        }));
+        due.sort_by_key(|carry| carry.due());
+        state.compaction.due = due.into();
+        state.installer.clear();
+        state.compaction.stalled = Some(error);
+        state.compaction.retry_at = Some(self.now() + RETRY_AFTER);
+        state.log.retry();
+    }
+}

@@ -1,0 +1,347 @@
+//! Hosting shards: a thread each, with a runtime for the tasks of embedders.
+//!
+//! A shard's thread runs tokio's single-threaded runtime (tokio-uring's where io_uring is used, so that its files
+//! work in on-core tasks too). The shard's loop is the runtime's main future: each time it is polled it does one
+//! [turn](Core::turn). While there is more to do it wakes itself, and between its turns the runtime polls
+//! on-core tasks and collects their timers and sockets; otherwise it sleeps until its ring, its mailbox, its
+//! clock or an on-core commit wakes it.
+//!
+//! Waking the main future goes through the runtime's parking, so tokio-uring submits what on-core tasks have
+//! started, however busy the shard is.
+
+use super::local::Spawner;
+use super::mailbox::Mailbox;
+use super::serve::Spent;
+use super::{Config, Core, Turn};
+use crate::disk::io::Io;
+use crate::disk::{Uring, open_best};
+use crate::engine::{ShardRecovery, identity};
+use crate::error::{Error, Result};
+use crate::levels::{Budget, Divisor, Retention};
+use crate::log::LogOptions;
+use crate::options::{Fixed, IoChoice, Options};
+use crate::segment::SegmentOptions;
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::Path;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Waker};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::task::LocalSet;
+
+thread_local! {
+    /// This thread is a shard's.
+    static HOSTING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A shard's thread.
+pub(crate) struct Thread {
+    handle: JoinHandle<()>,
+}
+
+impl Thread {
+    /// Waits for it to end; unless the caller is a shard's thread, which must not wait.
+    pub(crate) fn join(self) {
+        if !is_hosting() {
+            // A shard that panicked has printed why; its clients were told that it is closed.
+            let _ = self.handle.join();
+        }
+    }
+}
+
+/// Whether the calling thread is a shard's.
+pub(crate) fn is_hosting() -> bool {
+    HOSTING.get()
+}
+
+/// All shards, opened.
+pub(crate) struct Started {
+    pub(crate) threads: Vec<Thread>,
+    pub(crate) mailboxes: Vec<Arc<Mailbox>>,
+    pub(crate) shards: Vec<ShardRecovery>,
+    pub(crate) io_kind: &'static str,
+    pub(crate) io_fallback: Option<String>,
+}
+
+/// How many cores this process may use; the default number of shards.
+pub(crate) fn cores() -> u16 {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    u16::try_from(cores).unwrap_or(crate::limits::SHARDS_MAX).min(crate::limits::SHARDS_MAX)
+}
+
+/// A number for a new engine that no other has.
+pub(crate) fn random_id() -> u128 {
+    use std::hash::{BuildHasher, RandomState};
+    // The standard library seeds each of its hashers from the system's random source.
+    let half = || u128::from(RandomState::new().hash_one(0));
+    half() << 64 | half()
+}
+
+/// Opens all shards, each on a thread of its own, and waits until they are.
+pub(crate) fn start(root: &Path, fixed: &Fixed, options: &Options, lock: &Arc<std::fs::File>) -> Result<Started> {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    let mut mailboxes = Vec::new();
+    let mut waiting = Vec::new();
+    for shard in 0..fixed.shards {
+        let mailbox = Arc::new(Mailbox::new(options.mailbox));
+        let (opened, receiver) = mpsc::channel();
+        let setup = Setup {
+            folder: identity::shard_folder(root, shard),
+            config: config_of(shard, fixed, options)?,
+            log: log_options_of(fixed, options),
+            cache_bytes: options.cache_bytes / usize::from(fixed.shards),
+            retention: options.retention,
+            io: options.io,
+            // With fewer cores than shards, several share one.
+            core: cores.get(usize::from(shard) % cores.len().max(1)).filter(|_| options.pin).copied(),
+            mailbox: mailbox.clone(),
+            _lock: lock.clone(),
+        };
+        let spawned = std::thread::Builder::new()
+            .name(format!("quipu-shard-{shard}"))
+            .spawn(move || run(setup, &opened))
+            .map_err(|error| Error::io("start the thread of", format!("shard {shard}"), error))?;
+        waiting.push((Thread { handle: spawned }, receiver));
+        mailboxes.push(mailbox);
+    }
+    let mut threads = Vec::new();
+    let mut shards = Vec::new();
+    let (mut io_kind, mut io_fallback) = ("", None);
+    let mut failed = None;
+    for (thread, receiver) in waiting {
+        match receiver.recv() {
+            Ok(Ok(opened)) => {
+                shards.push(opened.recovery);
+                io_kind = opened.io_kind;
+                io_fallback = opened.io_fallback;
+            }
+            Ok(Err(error)) => failed = failed.or(Some(error)),
+            Err(_) => failed = failed.or(Some(Error::Closed)),
+        }
+        threads.push(thread);
+    }
+    let Some(error) = failed else { return Ok(Started { threads, mailboxes, shards, io_kind, io_fallback }) };
+    // Those that did open are told to close; no one waits for their answers.
+    for mailbox in &mailboxes {
+        let (reply, _) = tokio::sync::oneshot::channel();
+        let _ = mailbox.try_post(super::request::Request::Close { reply });
+    }
+    threads.into_iter().for_each(Thread::join);
+    Err(error)
+}
+
+fn config_of(shard: u16, fixed: &Fixed, options: &Options) -> Result<Config> {
+    let divisor = Divisor::new(fixed.divisor)
+        .ok_or(Error::Options { option: "divisor", why: format!("{} is out of bounds", fixed.divisor) })?;
+    Ok(Config {
+        shard,
+        fixed: fixed.clone(),
+        divisor,
+        budget: Budget { flush_bytes: fixed.flush_bytes, base_ratio: fixed.base_ratio },
+        segments: SegmentOptions { compression: fixed.compression, ..SegmentOptions::default() },
+        durability: options.durability,
+        memtable_bytes: options.memtable_bytes / usize::from(fixed.shards),
+        group_bytes: options.group_bytes,
+    })
+}
+
+fn log_options_of(fixed: &Fixed, options: &Options) -> LogOptions {
+    let file_bytes = fixed.log_file_bytes;
+    let page = crate::limits::PAGE_BYTES;
+    LogOptions {
+        file_bytes,
+        files_max: options.log_files_max,
+        depth: options.log_depth,
+        group_bytes_max: options.group_bytes.min(file_bytes as usize - page),
+    }
+}
+
+/// What a shard's thread begins with.
+struct Setup {
+    folder: std::path::PathBuf,
+    config: Config,
+    log: LogOptions,
+    cache_bytes: usize,
+    retention: Option<Retention>,
+    io: IoChoice,
+    core: Option<core_affinity::CoreId>,
+    mailbox: Arc<Mailbox>,
+    _lock: Arc<std::fs::File>,
+}
+
+/// What a shard's thread reports once its shard is open.
+struct Opened {
+    recovery: ShardRecovery,
+    io_kind: &'static str,
+    io_fallback: Option<String>,
+}
+
+/// A shard's thread, from begin to end.
+fn run(setup: Setup, opened: &mpsc::Sender<Result<Opened>>) {
+    HOSTING.set(true);
+    if let Some(core) = setup.core {
+        // A core that is not to be had costs speed, not correctness.
+        core_affinity::set_for_current(core);
+    }
+    let Setup { folder, config, log, cache_bytes, retention, io, mailbox, .. } = setup;
+    let shard = config.shard;
+    let core = open_best(&folder, io).and_then(|(disk, io_fallback)| {
+        let io = Io::new(disk);
+        let opening = Core::open(io.clone(), config, log, cache_bytes, retention);
+        let (core, recovery) = block_on(&io, opening)?;
+        Ok((core, Opened { recovery, io_kind: io.kind(), io_fallback }))
+    });
+    let core = match core {
+        Ok((core, report)) => {
+            // If no one waits any more, the engine was given up, and a close is on its way.
+            let _ = opened.send(Ok(report));
+            core
+        }
+        Err(error) => {
+            let error = name_shard(error, shard);
+            let _ = opened.send(Err(error));
+            mailbox.close();
+            return;
+        }
+    };
+    let looped = host(&core, &mailbox);
+    mailbox.close();
+    while let Some(letter) = mailbox.pop() {
+        // Dropping its reply tells the client that the engine is closed.
+        drop(letter);
+    }
+    let io = core.io.clone();
+    match looped {
+        Ok(()) => block_on(&io, core.finish()),
+        Err(error) => {
+            // Without its runtime the shard cannot go on; whoever waits is told that it is closed.
+            eprintln!("quipu: shard {shard}: {error}");
+        }
+    }
+    HOSTING.set(false);
+}
+
+/// Puts the shard's folder in front of the files that an error names.
+fn name_shard(error: Error, shard: u16) -> Error {
+    let put = |file: String| format!("shard-{shard:04}/{file}");
+    match error {
+        Error::Damaged { file, offset, why, window } => Error::Damaged { file: put(file), offset, why, window },
+        Error::Io { operation, file, source } => Error::Io { operation, file: put(file), source },
+        Error::NoSpace { file } => Error::NoSpace { file: put(file) },
+        other => other,
+    }
+}
+
+/// Runs a future of a shard that has no loop, or none any more.
+fn block_on<T>(io: &Io, future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return result;
+        }
+        if io.pump() == 0 {
+            io.wait();
+        }
+    }
+}
+
+/// Runs the shard's loop to its end.
+fn host(core: &Rc<Core>, mailbox: &Arc<Mailbox>) -> Result<()> {
+    let failed = |error| Error::io("start the runtime of", format!("shard {}", core.config.shard), error);
+    let (main_core, main_mailbox) = (core.clone(), mailbox.clone());
+    // tokio-uring's runtime panics where it has no ring of its own, so try first.
+    let on_uring = core.io.event_fd().is_some() && Uring::probe().is_ok();
+    let result = if on_uring {
+        let entries = 32;
+        tokio_uring::builder().entries(entries).start(async move {
+            let spawner: Spawner = Box::new(|task| drop(tokio::task::spawn_local(task)));
+            drive(&main_core, &main_mailbox, spawner).await
+        })
+    } else {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let local = LocalSet::new();
+        local.block_on(&runtime, async move {
+            let spawner: Spawner = Box::new(|task| drop(tokio::task::spawn_local(task)));
+            drive(&main_core, &main_mailbox, spawner).await
+        })
+    };
+    result.map_err(failed)
+}
+
+/// A descriptor that the disk owns.
+struct Borrowed(RawFd);
+
+impl AsRawFd for Borrowed {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0
+    }
+}
+
+/// The loop: one turn a poll.
+async fn drive(core: &Rc<Core>, mailbox: &Mailbox, spawner: Spawner) -> std::io::Result<()> {
+    core.set_spawner(Some(spawner));
+    let ready = match core.io.event_fd() {
+        Some(fd) => Some(AsyncFd::with_interest(Borrowed(fd), Interest::READABLE)?),
+        None => None,
+    };
+    let spent = Spent::default();
+    let mut alarm: Option<(u64, Pin<Box<tokio::time::Sleep>>)> = None;
+    let result = poll_fn(|cx| {
+        mailbox.awake();
+        core.set_driver(cx.waker());
+        let taken = core.take_requests(mailbox, &spent);
+        let turn = core.turn();
+        mailbox.give_back(spent.take());
+        let until = match turn {
+            Turn::Closed => return Poll::Ready(Ok(())),
+            Turn::Busy => None,
+            Turn::Idle(until) if taken == 0 => Some(until),
+            Turn::Idle(_) => None,
+        };
+        let Some(until) = until else {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        };
+        if !mailbox.prepare_to_sleep(cx.waker()) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if let Some(ready) = &ready {
+            // Readiness is used up here; if it was there, look for completions once more.
+            match ready.poll_read_ready(cx) {
+                Poll::Ready(Ok(mut guard)) => {
+                    guard.clear_ready();
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {}
+            }
+        }
+        match until {
+            None => alarm = None,
+            Some(at) => {
+                if alarm.as_ref().is_none_or(|(set, _)| *set != at) {
+                    let wait = Duration::from_nanos(at.saturating_sub(core.io.now()));
+                    alarm = Some((at, Box::pin(tokio::time::sleep(wait))));
+                }
+                if let Some((_, sleep)) = &mut alarm
+                    && sleep.as_mut().poll(cx).is_ready()
+                {
+                    alarm = None;
+                    cx.waker().wake_by_ref();
+                }
+            }
+        }
+        Poll::Pending
+    })
+    .await;
+    core.set_spawner(None);
+    result
+}

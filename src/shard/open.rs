@@ -1,0 +1,224 @@
+//! Opening a shard: manifest, then log, then what was interrupted.
+//!
+//! 1. Read the manifest: the live segments, and the facts (the schedule at the floor, the base, the history).
+//! 2. Remove files that belong to nothing: what interrupted carries had begun to write.
+//! 3. Replay the log from the floor, through the same function that applies live commits. Commits that a segment
+//!    holds already only move the schedule; the others fill tables, which freeze where they did before.
+//! 4. Compare what exists with what the arithmetic says must: each missing window is a carry to be done
+//!    ([`crate::levels::Shape::pending`]). Its inputs are there, so it gives the same bytes.
+//!
+//! No segment is read: opening takes time in proportion to the log.
+
+use super::compaction::Compaction;
+use super::install::{
+    FACT_BASE, FACT_HISTORY, FACT_SCHEDULE, Installer, decode_base, decode_history, decode_role, encode_history,
+};
+use super::schedule::Schedule;
+use super::tip::Tip;
+use super::waiters::Waiters;
+use super::{Config, Core, State};
+use crate::cache::BlockCache;
+use crate::disk::Op;
+use crate::disk::io::Io;
+use crate::engine::ShardRecovery;
+use crate::error::{Error, Result};
+use crate::levels::{Commit, History, Retention, Span};
+use crate::log::{Identity, Log, LogOptions};
+use crate::manifest::{Edit, Manifest};
+use crate::segment::Segment;
+use crate::stats::Stages;
+use crate::view::{Kind, Part, Source, View};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+const MANIFEST: &str = "manifest";
+
+impl Core {
+    /// Opens the shard in its disk's folder, or begins it there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`], [`Error::Io`], [`Error::NoSpace`], [`Error::Options`].
+    pub(crate) async fn open(
+        io: Io,
+        config: Config,
+        log: LogOptions,
+        cache_bytes: usize,
+        retention: Option<Retention>,
+    ) -> Result<(Rc<Core>, ShardRecovery)> {
+        let started = io.now();
+        let identity = Identity { engine: config.fixed.engine, shard: config.shard };
+        let mut manifest = Manifest::open(&io, identity).await?;
+        let cache = Rc::new(BlockCache::new(cache_bytes as u64));
+
+        // 1. What the manifest holds.
+        let stored = manifest.state().clone();
+        let fact = |number: u16| stored.facts.get(&number);
+        let unreadable = |what: &str| Error::damaged(MANIFEST, 0, format!("{what} does not read back"));
+        let mut history = match fact(FACT_HISTORY) {
+            Some(bytes) => decode_history(bytes).ok_or_else(|| unreadable("the history"))?,
+            None => History::new(retention.unwrap_or_default()),
+        };
+        let schedule = match fact(FACT_SCHEDULE) {
+            Some(bytes) => {
+                Schedule::decode(bytes, config.divisor).ok_or_else(|| unreadable("the schedule"))?
+            }
+            None => Schedule::new(config.divisor, history.retention.has_base()),
+        };
+        let (base_end, base_bytes) = match fact(FACT_BASE) {
+            Some(bytes) => decode_base(bytes).ok_or_else(|| unreadable("the base"))?,
+            None => (Commit::ZERO, 0),
+        };
+        let view = view_of(&io, &cache, &stored.segments, base_end)?;
+
+        // 2. What belongs to nothing.
+        let orphans = remove_orphans(&io, &stored.segments).await?;
+
+        // 3. The log.
+        let floor = schedule.at;
+        let covered: Vec<Span> = view.sources.iter().map(Source::span).filter(|span| span.last > floor).collect();
+        let mut tip = Tip::new(schedule, view, base_bytes);
+        let mut replayed = 0;
+        let mut apply = |commit: Commit, record: &[u8]| {
+            let held = covered.iter().any(|span| span.contains(commit));
+            replayed += u64::from(!held);
+            match tip.apply(record, &config.budget, !held) {
+                Some(_) => Ok(()),
+                None => Err(Error::damaged("log", 0, format!("the record of commit {commit} does not read back"))),
+            }
+        };
+        let log = Log::recover(&io, log, identity, floor, &mut apply).await?;
+        let newest = tip.view.sources.iter().map(|source| source.span().last).max().unwrap_or(base_end);
+        if newest > tip.schedule.at {
+            let at = tip.schedule.at;
+            let why = format!("the log ends at commit {at}, but segments hold commits up to {newest}");
+            return Err(Error::damaged("log", 0, why));
+        }
+        let log_bytes = log.usage().bytes_used;
+
+        // A change of retention holds from here on.
+        let change = retention.filter(|to| *to != history.retention);
+        if let Some(to) = change {
+            history = history.change(to, tip.schedule.at);
+        }
+        if change.is_some() || fact(FACT_HISTORY).is_none() {
+            let facts = vec![(FACT_HISTORY, encode_history(&history))];
+            manifest.apply(Edit { facts, ..Edit::default() }).await?;
+        }
+        if change.is_some() {
+            let has_base = history.retention.has_base();
+            let at = tip.schedule.at;
+            tip.schedule.shape = tip.schedule.shape.change(at, has_base, config.fixed.base_ratio);
+        }
+
+        let durable = tip.schedule.at;
+        let bytes_replayed = tip.bytes_in;
+        let state = State {
+            tip,
+            history,
+            catalog: Default::default(),
+            log,
+            queue: VecDeque::new(),
+            waiters: Waiters::new(durable),
+            urgent: durable,
+            write_by: None,
+            staged_before: 0,
+            compaction: Compaction::new(),
+            installer: Installer::new(manifest),
+            poisoned: None,
+            closing: None,
+            closed: false,
+            stages: Stages::new(),
+            commits: 0,
+            bytes_replayed,
+            log_starts: VecDeque::new(),
+            record: Vec::new(),
+            ids: Vec::new(),
+        };
+        let now = io.now();
+        let core = Rc::new(Core {
+            config,
+            io,
+            cache,
+            state: RefCell::new(state),
+            tasks: Default::default(),
+            snapshots: Default::default(),
+            driver: RefCell::default(),
+            spawner: RefCell::default(),
+            kicked: Cell::new(true),
+            now: Cell::new(now),
+        });
+
+        // 4. What was interrupted.
+        let carries = core.resume();
+        let took = Duration::from_nanos(core.io.now().saturating_sub(started));
+        let newest = core.last();
+        Ok((core, ShardRecovery { took, replayed, log_bytes, newest, carries, orphans }))
+    }
+
+    /// Queues the carries that must still be done.
+    fn resume(&self) -> usize {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let newest = state.tip.schedule.at;
+        let shape = state.tip.schedule.shape;
+        let pending = shape.pending(newest, &state.tip.view.pieces(self.config.divisor));
+        for &carry in &pending {
+            let bytes = state.work_of(carry);
+            state.compaction.due(carry, &shape, newest, bytes);
+        }
+        pending.len()
+    }
+}
+
+/// Builds the view that the manifest describes.
+fn view_of(
+    io: &Io,
+    cache: &BlockCache,
+    segments: &BTreeMap<String, Vec<u8>>,
+    base_end: Commit,
+) -> Result<View> {
+    let mut view = View { base_end, ..View::default() };
+    for (name, bytes) in segments {
+        let role = decode_role(bytes)
+            .ok_or_else(|| Error::damaged(MANIFEST, 0, format!("the entry of {name} does not read back")))?;
+        let segment = Rc::new(Segment::new(io.clone(), name.clone(), role.meta, cache.segment_number()));
+        match (role.kind, role.bounds) {
+            (Kind::Part, Some((low, high, whole))) => view.parts.push(Part { low, high, segment, whole }),
+            _ => view.insert(Source::Segment(segment)),
+        }
+    }
+    view.parts.sort_by(|one, other| one.low.cmp(&other.low));
+    Ok(view)
+}
+
+/// Removes files of segments that the manifest does not know.
+async fn remove_orphans(io: &Io, segments: &BTreeMap<String, Vec<u8>>) -> Result<usize> {
+    let listed = io.list().await.map_err(|error| Error::io("list", "the shard's folder", error))?;
+    let ours = |name: &str| ["segment-", "spill-", "base-"].iter().any(|kind| name.starts_with(kind));
+    let orphans: Vec<String> = listed
+        .iter()
+        .map(|(name, _)| name)
+        .filter(|name| ours(name) && !segments.contains_key(*name))
+        .cloned()
+        .collect();
+    for name in &orphans {
+        let removed = io.run(Op::Remove { name: name.clone() }).await;
+        removed.map_err(|error| Error::io("remove", name, error))?;
+    }
+    // A file that the manifest knows must be there, and whole.
+    let lengths: BTreeMap<&String, u64> = listed.iter().map(|(name, bytes)| (name, *bytes)).collect();
+    for (name, bytes) in segments {
+        let expected = decode_role(bytes).map_or(0, |role| role.meta.file_bytes);
+        match lengths.get(name) {
+            None => return Err(Error::damaged(name, 0, "the file is gone")),
+            Some(&has) if has != expected => {
+                return Err(Error::damaged(name, has.min(expected), format!("{has} bytes long, not {expected}")));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(orphans.len())
+}

@@ -1,0 +1,121 @@
+//! The tip of a shard: where the next commit goes, and all that came before it.
+//!
+//! A commit's record is applied here, live or replayed, by one function ([`Tip::apply`]): its operations go into
+//! the live table, its number and size into the schedule. Where a window of the flush level closes, the table
+//! freezes and the next one begins.
+
+use super::record;
+use super::schedule::Schedule;
+use crate::levels::{Budget, Carry, Commit};
+use crate::limits;
+use crate::table::Table;
+use crate::view::{Source, View};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+/// See the module's text.
+pub(crate) struct Tip {
+    pub(crate) schedule: Schedule,
+    /// The live table, which takes the next commit.
+    pub(crate) active: Rc<Table>,
+    /// Everything else.
+    pub(crate) view: Rc<View>,
+    /// The schedule where each table begins, oldest first.
+    pub(crate) starts: VecDeque<Schedule>,
+    /// Bytes of entries in the base, as the last finished fold left it.
+    pub(crate) base_bytes: u64,
+    /// Memory of the tables that are not live, in bytes.
+    pub(crate) frozen_bytes: usize,
+    /// Bytes of keys and values applied.
+    pub(crate) bytes_in: u64,
+}
+
+impl Tip {
+    /// A tip with nothing in memory, after the schedule's commit.
+    pub(crate) fn new(schedule: Schedule, view: View, base_bytes: u64) -> Self {
+        Tip {
+            schedule,
+            active: Table::new(schedule.at),
+            view: Rc::new(view),
+            starts: VecDeque::from([schedule]),
+            base_bytes,
+            frozen_bytes: 0,
+            bytes_in: 0,
+        }
+    }
+
+    /// The commit that comes next.
+    pub(crate) fn next(&self) -> Commit {
+        self.schedule.at.next()
+    }
+
+    /// Applies the next commit's record. With `insert` off (a replay, of a commit that a segment holds) it only
+    /// moves the schedule. Answers what falls due, and `None` where the bytes are no record.
+    pub(crate) fn apply(&mut self, record: &[u8], budget: &Budget, insert: bool) -> Option<Option<Carry>> {
+        if !insert {
+            // Held by a segment, so it lies between the tables' spans.
+            self.freeze_active();
+        }
+        let commit = self.next();
+        let (mut weight, mut bytes) = (0, 0);
+        self.active.with_mut(|memtable| {
+            record::each_op(record, |directory, key, value| {
+                let size = key.len() + value.map_or(0, <[u8]>::len);
+                bytes += size as u64;
+                weight += (size + limits::OPERATION_BYTES_OVERHEAD) as u64;
+                if insert {
+                    memtable.insert(directory, key, commit, value);
+                }
+            })
+        })?;
+        self.bytes_in += bytes;
+        if insert {
+            self.active.extend(commit, weight);
+        }
+        let carry = self.schedule.step(weight, self.base_bytes, budget);
+        if carry.is_some() || !insert {
+            self.freeze_active();
+        }
+        Some(carry)
+    }
+
+    /// Ends the live table, and begins the next one after the newest commit.
+    pub(crate) fn freeze_active(&mut self) {
+        let at = self.schedule.at;
+        if self.active.span().is_empty() {
+            // Nothing was in it: it just begins later.
+            self.starts.pop_back();
+        } else {
+            let table = self.active.clone();
+            table.freeze();
+            self.frozen_bytes += table.memory();
+            Rc::make_mut(&mut self.view).insert(Source::Table(table));
+        }
+        self.active = Table::new(at);
+        self.starts.push_back(self.schedule);
+    }
+
+    /// The last commit of which nothing is needed from the log, given the tables of a view: where the oldest
+    /// begins.
+    pub(crate) fn floor_of(&self, view: &View) -> Commit {
+        view.tables().next().unwrap_or(&self.active).span().after
+    }
+
+    /// The schedule as it stood at a floor.
+    pub(crate) fn schedule_at(&self, floor: Commit) -> &Schedule {
+        self.starts.iter().find(|start| start.at == floor).unwrap_or(&self.schedule)
+    }
+
+    /// Replaces the view. Tables that froze since `view` was made are newer than all in it, and stay.
+    pub(crate) fn show(&mut self, mut view: View, floor: Commit) {
+        let newest = view.sources.first().map_or(view.base_end, |source| source.span().last);
+        for source in self.view.sources.iter().rev().filter(|source| source.span().after >= newest) {
+            view.insert(source.clone());
+        }
+        self.frozen_bytes = view.tables().map(|table| table.memory()).sum();
+        self.view = Rc::new(view);
+        while self.starts.len() > 1 && self.starts.front().is_some_and(|start| start.at < floor) {
+            self.starts.pop_front();
+        }
+    }
+}
