@@ -5,6 +5,8 @@
 //! 3. `pace`: carries in flight under a steady load: work a commit, deadlines, live segments.
 //! 4. `retention`: what is readable, and which versions merges keep for it.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "levels/odometer.rs"]
 mod odometer;
 #[path = "levels/pace.rs"]

@@ -1,22 +1,31 @@
 //! Pace: how much of the merges in flight must be done by a commit.
 //!
-//! 1. A carry due at n with deadline m has a *schedule*: a straight line from nothing before n to all of its work
-//!    after half of its span m - n. The other half is slack, for installing it and for slow disks.
+//! 1. A carry of level v, due at n, has a *schedule*: a straight line from nothing before n to all of its work after
+//!    a quarter of a window of level v. Its deadline is at least a whole window later; the rest is slack, for
+//!    installing it and for slow disks. (Stretching schedules towards the deadline, up to D - 1 windows, lowers the peak of
+//!    the work by nothing much, but keeps the inputs of many carries live at once: 35 segments instead of 21 at
+//!    divisor 4 and 5 levels, where the digits' bound is 15.)
 //! 2. What a shard *owes* after a commit is the sum of all schedules there, less all work done. It is paid between
 //!    commits, to the carry whose schedule ends first. A carry that is done early stays in the account until its
 //!    schedule ends: what it got too early, others got too late, and the sum is what keeps the rate even.
 //!    (Earliest end first meets every end that any order can meet, so also those of the straight lines.)
-//! 3. A commit is *admitted* while the debt is no more than what a quarter of each span's delay explains, and
-//!    never at or past the deadline of a carry that is not installed.
+//! 3. A commit is *admitted* while no more is owed than would be if each schedule were late by its own length,
+//!    and never at or past the deadline of a carry that is not installed.
 //!
-//! Promise: with commits of s bytes and L levels in flight, a commit adds at most [`work_bound`] to what is owed:
-//! a carry of level v has `D^v·s` bytes and a span of `j·D^v`, j = D - d, so its schedule rises by at most `2s/j` a
-//! commit. Carries of one level overlap only for j in u..2u (u: windows of the level until they all roll over),
-//! and the sum of 2/j over those is at most 2. So each level adds 2s at most. A fold's base has at most
-//! `(T + D - 1)·D^b·s` bytes (it may have to wait D - 1 folds for a boundary of the level above), its window `D^b·s`, and
-//! its span is `D^b`: 2s(T + D). Falling by one level, the base has `T·D^(b-1)·s` and the window D times that of
-//! the new span: the same.
+//! Promises:
+//!
+//! - With commits of s bytes, one commit adds at most [`work_bound`] to what is owed. A carry of level v has `D^v·s` bytes,
+//!   so its schedule rises by 4s a commit, and is over before the next carry of level v. For D up to 4 it is
+//!   over before the first carry of level v-1 after it, so every other level is active at most. A fold's base has
+//!   at most `(T + D - 1)·D^b·s` bytes (it may have to wait D - 1 folds for a boundary of the level above) and its
+//!   window `D^b·s`, over a quarter of `D^b`: 4s(T + D). (Where it falls by one level, the base has `T·D^(b-1)·s`
+//!   and the window D times that of the new span: the same.)
+//! - Paid after every commit, live segments stay below twice the digits' bound, (D - 1) a level, for up to 6
+//!   levels from the flush level up with D up to 4 (10^9 keys have 5), 5 levels with D up to 8, 4 above. With more
+//!   levels, the inputs of a carry, of one two levels below, and so on, may be live at once, and that sum grows
+//!   with the square of the levels.
 
+use super::cover::{Carry, Shape};
 use super::number::{Commit, Divisor};
 
 /// One carry in flight. Its work is counted in bytes of input.
@@ -26,6 +35,8 @@ pub struct Work {
     pub due: Commit,
     /// The commit from which it is scheduled: `due`, or the newest commit when resumed after a restart.
     pub start: Commit,
+    /// How many commits its schedule takes, from `start`; at least 1.
+    pub schedule: u64,
     /// The commit before which it must be installed.
     pub deadline: Commit,
     /// All of its work.
@@ -37,24 +48,14 @@ pub struct Work {
 }
 
 impl Work {
-    /// The commits between its start and its deadline; at least 1.
-    fn span(&self) -> u64 {
-        self.deadline.0.saturating_sub(self.start.0).max(1)
-    }
-
-    /// How many commits its schedule takes: half of its span, rounded up.
-    fn schedule(&self) -> u64 {
-        self.span().div_ceil(2)
-    }
-
     /// The commit before which all of its work is to be done.
     fn end(&self) -> Commit {
-        Commit(self.start.0 + self.schedule())
+        Commit(self.start.0 + self.schedule)
     }
 
     /// What must be done of it between commits `n` and `n + 1`, in bytes since its start.
     pub fn scheduled_bytes(&self, n: Commit) -> u64 {
-        let (steps, of) = (n.next().0.saturating_sub(self.start.0), self.schedule());
+        let (steps, of) = (n.next().0.saturating_sub(self.start.0), self.schedule);
         if steps >= of {
             return self.total_bytes;
         }
@@ -62,12 +63,9 @@ impl Work {
         bytes as u64 // At most `total_bytes`.
     }
 
-    /// What must at the least be done of it before commit `n` is sequenced: its schedule, a quarter of its span late.
+    /// What must at the least be done of it before commit `n` is sequenced: its schedule, late by its length.
     fn required_bytes(&self, n: Commit) -> u64 {
-        match n.0.checked_sub(self.span() / 4 + 1) {
-            Some(late) => self.scheduled_bytes(Commit(late)),
-            None => 0,
-        }
+        n.0.checked_sub(self.schedule + 1).map_or(0, |late| self.scheduled_bytes(Commit(late)))
     }
 }
 
@@ -84,15 +82,27 @@ impl Pace {
         Pace::default()
     }
 
-    /// Puts a carry into the account, whose inputs have so many bytes; `now` is the newest commit.
-    pub fn begin(&mut self, due: Commit, now: Commit, deadline: Commit, total_bytes: u64) {
+    /// Puts a carry into the account, whose inputs have `total_bytes`. `now` is the newest commit (the carry's own, or a
+    /// later one after a restart, which leaves it less time), `shape` the shape after it.
+    pub fn begin(&mut self, shape: &Shape, carry: Carry, now: Commit, total_bytes: u64) {
+        let (due, deadline) = (carry.due(), shape.deadline(carry, now));
         debug_assert!(due <= now && now < deadline);
         debug_assert!(
             self.works.last().is_none_or(|last| last.due < due),
             "carries begin in the order of their commits"
         );
-        let start = now;
-        self.works.push(Work { due, start, deadline, total_bytes, done_bytes: 0, installed: false });
+        let level = shape.divisor.zeros(due);
+        let window = shape.divisor.pow(shape.base_level.map_or(level, |base| base.min(level)));
+        let schedule = window.div_ceil(4).min((deadline.0 - now.0).div_ceil(2));
+        self.works.push(Work {
+            due,
+            start: now,
+            schedule,
+            deadline,
+            total_bytes,
+            done_bytes: 0,
+            installed: false,
+        });
     }
 
     /// The carries in the account that are not installed, oldest first.
@@ -167,6 +177,7 @@ impl Pace {
 /// window's commits had on average): with `levels` of carries in flight, from the flush level up, and a base of so
 /// much `base_ratio`, if there is one. Each carry in flight may add one byte for rounding.
 pub fn work_bound(divisor: Divisor, commit_bytes: u64, levels: u32, base_ratio: Option<u32>) -> u64 {
+    let active = if divisor.get() <= 4 { levels.div_ceil(2) } else { levels };
     let fold = base_ratio.map_or(0, |ratio| u64::from(ratio) + u64::from(divisor.get()));
-    commit_bytes.saturating_mul(2).saturating_mul(u64::from(levels) + fold)
+    commit_bytes.saturating_mul(4).saturating_mul(u64::from(active) + fold)
 }

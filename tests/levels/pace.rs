@@ -1,28 +1,33 @@
 //! Carries in flight under a steady load: work a commit, deadlines, live segments.
 
 use crate::divisors;
-use quipu::levels::{Carry, Commit, Divisor, Level, Pace, Piece, Shape, work_bound};
+use quipu::levels::{Budget, Carry, Commit, Divisor, Level, Measured, Pace, Piece, Shape, work_bound};
 
 #[derive(Default, Debug)]
 struct Seen {
-    owed_max: u64,
+    added_max: u64,
     live_max: usize,
     in_flight_max: usize,
-    late: u64,
+    base_level_max: Level,
+    held_up: u64,
 }
 
-/// Commits of 100 bytes, carries worked on as owed (only every `every` commits), nothing overwritten.
-fn run(divisor: Divisor, flush: Level, commits: u64, every: u64) -> Seen {
-    const SIZE: u64 = 100;
-    let shape = Shape::new(divisor, flush, false);
+const SIZE: u64 = 100;
+const RATIO: u32 = 8;
+
+/// Commits of [`SIZE`] bytes; carries are worked on as owed, but only after every `every` commits. With a base, it
+/// never holds more than `live_bytes`.
+fn run(divisor: Divisor, flush: Level, commits: u64, every: u64, live_bytes: Option<u64>) -> Seen {
+    let mut shape = Shape::new(divisor, flush, live_bytes.is_some());
+    let budget = Budget { flush_bytes: SIZE * divisor.pow(flush), base_ratio: RATIO };
     let (mut pace, mut seen) = (Pace::new(), Seen::default());
     let mut pieces: Vec<Piece> = Vec::new();
     let mut flights: Vec<Carry> = Vec::new();
+    let (mut base_bytes, mut scheduled_before) = (0, 0);
     for n in (1..=commits).map(Commit) {
         while !pace.admits(n) {
-            // Only where work was put off: pay now.
             assert!(every > 1, "never held up when paying after every commit");
-            seen.late += 1;
+            seen.held_up += 1;
             let owed = pace.owed_bytes(Commit(n.0 - 1));
             pay(&mut pace, owed, &mut pieces, &mut flights);
         }
@@ -37,19 +42,38 @@ fn run(divisor: Divisor, flush: Level, commits: u64, every: u64) -> Seen {
             for &flight in &flights {
                 assert!(!carry.span().covers(flight.span()), "what it takes is installed");
             }
-            pace.begin(n, n, shape.deadline(carry, n), SIZE * carry.span().count());
+            let window_bytes = shape.base_level.map_or(0, |level| SIZE * divisor.pow(level));
+            shape = shape.after(
+                n,
+                &Measured { flush_bytes: budget.flush_bytes, window_bytes, base_bytes },
+                &budget,
+            );
+            assert_eq!(shape.flush_level, flush);
+            let total = match carry {
+                Carry::Segment(window) => SIZE * window.span().count(),
+                Carry::Fold { .. } => base_bytes + window_bytes,
+            };
+            if let (Carry::Fold { .. }, Some(live_bytes)) = (carry, live_bytes) {
+                base_bytes = total.min(live_bytes);
+            }
+            pace.begin(&shape, carry, n, total);
             flights.push(carry);
         }
+        // What this commit adds to the schedules: what is owed beyond what was owed.
         let owed = pace.owed_bytes(n);
-        seen.owed_max = seen.owed_max.max(owed);
+        seen.added_max = seen.added_max.max(owed.saturating_sub(scheduled_before));
         if n.0 % every == 0 {
             pay(&mut pace, owed, &mut pieces, &mut flights);
             assert_eq!(pace.owed_bytes(n), 0);
         }
+        scheduled_before = pace.owed_bytes(n);
         pace.settle(n);
+        assert_eq!(pace.owed_bytes(n), scheduled_before, "what is settled owes nothing and lends nothing");
         seen.live_max = seen.live_max.max(pieces.len());
         seen.in_flight_max = seen.in_flight_max.max(pace.in_flight().count());
-        assert_eq!(pace.commits_ahead(n, 50) > 0, pace.admits(n.next()));
+        if let Some(level) = shape.base_level {
+            seen.base_level_max = seen.base_level_max.max(level);
+        }
         if n.0 % 97 == 0 {
             let ahead = (1..=50).take_while(|ahead| pace.admits(Commit(n.0 + ahead))).count();
             assert_eq!(pace.commits_ahead(n, 50), ahead as u64);
@@ -75,16 +99,82 @@ fn pay(pace: &mut Pace, mut bytes: u64, pieces: &mut Vec<Piece>, flights: &mut V
     }
 }
 
+fn commits() -> u64 {
+    if cfg!(debug_assertions) { 10_000 } else { 100_000 }
+}
+
 #[test]
 fn work_a_commit_and_live_segments_are_bounded() {
     for divisor in divisors() {
         for flush in [Level(0), Level(1), Level(2)] {
-            let commits: u64 = if cfg!(debug_assertions) { 20_000 } else { 300_000 };
-            let seen = run(divisor, flush, commits, 1);
+            // As many commits as so many levels hold, or as time allows.
+            let levels_max = match divisor.get() {
+                ..=4 => 6,
+                5..=8 => 5,
+                _ => 4,
+            };
+            let commits = (divisor.pow(Level(flush.0 + levels_max)) - 1).min(commits());
             let levels = divisor.levels(Commit(commits), flush).count();
-            let bound = work_bound(divisor, 100, levels as u32, None) + seen.in_flight_max as u64;
-            let digits = levels * (divisor.get() as usize - 1);
-            println!("{} {flush} {seen:?} bound {bound} digits {digits}", divisor.get());
+            assert!(levels <= levels_max.into());
+            let seen = run(divisor, flush, commits, 1, None);
+            let bound = work_bound(divisor, SIZE, levels as u32, None) + seen.in_flight_max as u64;
+            assert!(
+                seen.added_max <= bound,
+                "divisor {}, flush level {flush}: {seen:?}, {bound}",
+                divisor.get()
+            );
+            assert!(seen.live_max < 2 * levels * (divisor.get() as usize - 1), "{seen:?}");
         }
     }
+}
+
+#[test]
+fn folds_are_paced_like_carries() {
+    for divisor in divisors() {
+        for live_bytes in [500 * SIZE, 20_000 * SIZE, u64::MAX] {
+            let seen = run(divisor, Level(1), commits(), 1, Some(live_bytes));
+            let levels = u32::from(seen.base_level_max.0 - 1);
+            let bound = work_bound(divisor, SIZE, levels, Some(RATIO)) + seen.in_flight_max as u64;
+            assert!(seen.added_max <= bound, "divisor {}: {seen:?}, {bound}", divisor.get());
+            assert!(
+                seen.live_max <= 1 + 2 * (levels as usize + 1) * (divisor.get() as usize - 1),
+                "{seen:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn work_put_off_holds_commits_up_and_still_meets_every_deadline() {
+    for divisor in divisors() {
+        let seen = run(divisor, Level(2), commits(), 3 * divisor.pow(Level(2)) + 1, None);
+        assert!(seen.held_up > 0);
+    }
+}
+
+#[test]
+fn a_schedule_rises_evenly_and_gates_commits() {
+    let four = Divisor::new(4).unwrap();
+    let shape = Shape::new(four, Level(1), false);
+    let carry = shape.carry_due(Commit(64)).unwrap();
+    let mut pace = Pace::new();
+    pace.begin(&shape, carry, Commit(64), 1000);
+    // 64 commits in its window: a schedule of 16, from 64 to 79.
+    let owed: Vec<u64> = [64, 65, 71, 78, 79, 200].map(|n| pace.owed_bytes(Commit(n))).to_vec();
+    assert_eq!(owed, [63, 125, 500, 938, 1000, 1000]);
+    assert!(pace.admits(Commit(80)) && !pace.admits(Commit(81)));
+    assert_eq!(pace.commits_ahead(Commit(64), 100), 16);
+    pace.progress(Commit(64), 500);
+    assert!(pace.admits(Commit(88)) && !pace.admits(Commit(89)));
+    assert_eq!((pace.owed_bytes(Commit(70)), pace.owed_bytes(Commit(79))), (0, 500));
+    pace.progress(Commit(64), 500);
+    assert_eq!(pace.next(), None);
+    assert!(pace.admits(Commit(255)) && !pace.admits(Commit(256)), "done, but not installed at its deadline");
+    pace.install(Commit(64));
+    assert!(pace.admits(Commit(256)));
+    pace.settle(Commit(79));
+    assert_eq!(pace, Pace::new());
+    // Resumed late: half of what is left.
+    pace.begin(&shape, carry, Commit(250), 1000);
+    assert_eq!((pace.owed_bytes(Commit(250)), pace.owed_bytes(Commit(252))), (334, 1000));
 }
