@@ -144,7 +144,8 @@ impl Pace {
         sums.0.saturating_sub(sums.1)
     }
 
-    /// Whether commit `n` may be sequenced. If one may not, none after it may.
+    /// Whether commit `n` may be sequenced. If one may not, none after it may, until more is done of [`Pace::next`]
+    /// (owed or not), or what is done is installed.
     pub fn admits(&self, n: Commit) -> bool {
         let (mut required, mut done) = (0u64, 0u64);
         for work in &self.works {
