@@ -114,10 +114,11 @@ impl Carry {
         self.span().after == Commit::ZERO
     }
 
-    /// The existing pieces that it takes, in the given order: those within its span, save its own output.
+    /// The existing pieces that it takes, in the given order: those within its span. (Its own output is not among
+    /// them: that is installed, and its inputs removed, in one step.)
     pub fn inputs(self, existing: &[Piece]) -> impl Iterator<Item = Piece> {
-        let output = self.output();
-        existing.iter().copied().filter(move |&piece| piece != output && output.span().covers(piece.span()))
+        let span = self.span();
+        existing.iter().copied().filter(move |piece| span.covers(piece.span()))
     }
 }
 

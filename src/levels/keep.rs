@@ -51,7 +51,7 @@ impl KeepRule {
     }
 
     /// Whether to keep the version made at `commit`; `newer` made the next newer version of the key in the same
-    /// merge (kept or not).
+    /// merge (kept or not: by the promise above, both give the same answer).
     #[inline]
     pub fn keeps(&self, commit: Commit, newer: Option<Commit>) -> bool {
         let Some(Commit(newer)) = newer else { return true };

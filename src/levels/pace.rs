@@ -2,9 +2,10 @@
 //!
 //! 1. A carry of level v, due at n, has a *schedule*: a straight line from nothing before n to all of its work after
 //!    a quarter of a window of level v. Its deadline is at least a whole window later; the rest is slack, for
-//!    installing it and for slow disks. (Stretching schedules towards the deadline, up to D - 1 windows, lowers the peak of
-//!    the work by nothing much, but keeps the inputs of many carries live at once: 35 segments instead of 21 at
-//!    divisor 4 and 5 levels, where the digits' bound is 15.)
+//!    installing it and for slow disks. (Stretching schedules to half of the way to the deadline lowers the peak of the
+//!    work, but keeps the inputs of many carries live at once. Simulated with commits of s bytes, most work a
+//!    commit and most live segments: divisor 4, 5 levels: 9s and 21, stretched 7s and 35, where the digits' bound is
+//!    15; divisor 8, 5 levels: 17s and 63, stretched 10s and 113, digits' bound 35.)
 //! 2. What a shard *owes* after a commit is the sum of all schedules there, less all work done. It is paid between
 //!    commits, to the carry whose schedule ends first. A carry that is done early stays in the account until its
 //!    schedule ends: what it got too early, others got too late, and the sum is what keeps the rate even.
@@ -144,7 +145,8 @@ impl Pace {
         sums.0.saturating_sub(sums.1)
     }
 
-    /// Whether commit `n` may be sequenced. If one may not, none after it may.
+    /// Whether commit `n` may be sequenced. If one may not, none after it may, until more is done of [`Pace::next`]
+    /// (owed or not), or what is done is installed.
     pub fn admits(&self, n: Commit) -> bool {
         let (mut required, mut done) = (0u64, 0u64);
         for work in &self.works {

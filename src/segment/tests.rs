@@ -16,7 +16,7 @@ use std::rc::Rc;
 type Model = BTreeMap<(DirectoryId, Vec<u8>, Reverse<Commit>), Option<Vec<u8>>>;
 
 const IDENTITY: SegmentIdentity =
-    SegmentIdentity { kind: 1, level: Level(3), shard: 2, first: Commit(1001), last: Commit(1100) };
+    SegmentIdentity { kind: 1, level: Level(3), shard: 2, first: Commit(1001), last: Commit(1100), part: 0 };
 
 /// A small generator (splitmix64), so that every run sees the same cases.
 struct Random(u64);

@@ -29,6 +29,7 @@ fn run(divisor: Divisor, flush: Level, commits: u64, every: u64, live_bytes: Opt
             assert!(every > 1, "never held up when paying after every commit");
             seen.held_up += 1;
             let owed = pace.owed_bytes(Commit(n.0 - 1));
+            assert!(owed > 0, "what holds commits up is owed");
             pay(&mut pace, owed, &mut pieces, &mut flights);
         }
         for work in pace.in_flight() {
