@@ -70,7 +70,7 @@ impl Opened {
 
 #[test]
 fn what_is_acknowledged_survives_any_history_of_crashes() {
-    for seed in 0..60 {
+    for seed in 0..40 {
         history(seed);
     }
 }
