@@ -25,6 +25,7 @@ mod recover;
 #[cfg(test)]
 pub(crate) mod testdisk;
 #[cfg(test)]
+#[allow(clippy::expect_used)] // a test that cannot go on says why
 mod tests;
 
 pub(crate) use format::Identity;

@@ -213,3 +213,81 @@ fn refuse_if_more_was_durable(
         window: Some((Commit(last.0.saturating_add(1)), claim.head.durable)),
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::expect_used)] // a test that cannot go on says why
+mod tests {
+    use super::super::format::{Identity, VERSION};
+    use super::*;
+
+    const PAGE: u64 = PAGE_BYTES as u64;
+
+    /// A file of one-page groups, each (prev, checksum, first commit, commits, durable).
+    fn file(name: &str, sequence: u64, groups: &[(u64, u64, u64, u32, u64)]) -> Scanned {
+        let identity = Identity { engine: 1, shard: 1 };
+        let header = FileHeader { version: VERSION, identity, sequence, file_bytes: 0, sealed_at: 0 };
+        let group =
+            |(index, &(prev, checksum, first, count, durable)): (usize, &(u64, u64, u64, u32, u64))| {
+                let (first, durable) = (Commit(first), Commit(durable));
+                let head = GroupHead { sequence, prev, first, count, durable, payload_bytes: 9 };
+                GroupAt { offset: PAGE * (1 + index as u64), checksum, head }
+            };
+        Scanned {
+            name: name.into(),
+            header: Some(header),
+            groups: groups.iter().enumerate().map(group).collect(),
+        }
+    }
+
+    fn last(files: &[Scanned], floor: u64) -> u64 {
+        plan(files, Commit(floor)).expect("an intact log").last.0
+    }
+
+    #[test]
+    fn a_run_ends_where_a_group_does_not_continue_the_one_before() {
+        let good = file("a", 5, &[(0, 11, 1, 2, 0), (11, 12, 3, 2, 0), (12, 13, 5, 1, 0)]);
+        assert_eq!(last(std::slice::from_ref(&good), 0), 5);
+        let breaks: [fn(&mut GroupAt); 4] = [
+            |group| group.head.prev = 99,
+            |group| group.head.first = Commit(4),
+            |group| group.head.sequence = 4,
+            |group| group.offset += PAGE,
+        ];
+        for (index, breaks) in breaks.iter().enumerate() {
+            let mut bad = good.clone();
+            breaks(&mut bad.groups[1]);
+            assert_eq!(last(&[bad], 0), 2, "break {index}");
+        }
+    }
+
+    #[test]
+    fn the_newest_file_that_continues_a_group_goes_first() {
+        let old = file("a", 5, &[(0, 11, 1, 2, 0), (11, 12, 3, 2, 0), (12, 13, 5, 4, 0)]);
+        let next = file("b", 6, &[(13, 14, 9, 9, 0)]);
+        let cut = file("c", 8, &[(11, 21, 3, 1, 0)]);
+        let again = file("d", 10, &[(11, 31, 3, 2, 0)]);
+        let stale = file("e", 4, &[(31, 41, 5, 5, 0)]);
+        assert_eq!(last(&[next.clone(), old.clone()], 0), 17);
+        assert_eq!(last(&[next.clone(), cut.clone(), old.clone()], 0), 3);
+        assert_eq!(last(&[again, next, cut, old, stale], 0), 4);
+    }
+
+    #[test]
+    fn a_claim_above_the_end_refuses_wherever_it_lies() {
+        let log = file("a", 5, &[(0, 11, 1, 2, 0), (11, 12, 3, 2, 2)]);
+        let lost = file("b", 7, &[(77, 78, 9, 1, 5)]);
+        let files = [log, lost];
+        let refused = plan(&files, Commit(0));
+        let Err(Error::Damaged { file, offset, window, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!((file.as_str(), offset, window), ("a", 3 * PAGE, Some((Commit(5), Commit(5)))));
+        assert_eq!(last(&files, 5), 5, "the claimed commit is in segments");
+    }
+
+    #[test]
+    fn a_log_below_the_floor_begins_a_new_chain() {
+        let files = [file("a", 5, &[(0, 11, 1, 2, 0)])];
+        let plan = plan(&files, Commit(7)).expect("an intact log");
+        assert_eq!((plan.last, plan.chain, plan.keep.len()), (Commit(7), 0, 0));
+        assert_eq!(plan.sequence_next, 7);
+    }
+}

@@ -19,6 +19,7 @@
 
 mod format;
 #[cfg(test)]
+#[allow(clippy::expect_used)] // a test that cannot go on says why
 mod tests;
 
 use crate::disk::io::Io;
