@@ -21,6 +21,7 @@ mod best;
 pub(crate) mod buffer;
 mod folder;
 pub(crate) mod io;
+mod no_uring;
 pub(crate) mod plain;
 pub mod simulated;
 pub(crate) mod uring;
@@ -28,11 +29,12 @@ pub(crate) mod uring;
 pub use best::{IoChoice, RING_ENTRIES, open_best};
 pub use buffer::IoBuf;
 pub use io::{Io, Ticket};
+pub use no_uring::NoUring;
 pub use plain::Plain;
 pub use simulated::{Simulated, SimulatedFolder, SimulatedOptions};
 use std::io::Result;
 use std::os::fd::RawFd;
-pub use uring::{NoUring, Uring};
+pub use uring::Uring;
 
 /// An open file, numbered by the disk that opened it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

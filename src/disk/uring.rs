@@ -17,6 +17,7 @@
 //! This is the one module with unsafe code: three blocks, each with its reason.
 
 use super::folder::{self, Folder};
+use super::no_uring::NoUring;
 use super::{Completion, Disk, DiskStats, FileId, IoBuf, Op, Outcome};
 use io_uring::types::{Fd, FsyncFlags};
 use io_uring::{IoUring, Probe, opcode, squeue};
@@ -47,57 +48,6 @@ const OPERATIONS_NEEDED: [(u8, &str); 8] = [
 /// How often a dropped disk asks for its completions while the kernel answers with errors, a millisecond
 /// apart, before it leaks their buffers.
 const DROP_FAILURES_MAX: u32 = 1000;
-
-/// Why there is no io_uring here, and what to change. The source of the error that [`Uring::new`] gives.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("io_uring is not available: {why}")]
-pub struct NoUring {
-    /// What the kernel answered, if it was an error number.
-    pub errno: Option<i32>,
-    /// What that means and what to change.
-    pub why: String,
-}
-
-impl NoUring {
-    /// Finds it within an error of [`Uring::new`]; any other error there is about the folder.
-    pub fn within(error: &Error) -> Option<&NoUring> {
-        error.get_ref().and_then(|inner| inner.downcast_ref())
-    }
-
-    fn new(error: &Error) -> Self {
-        let errno = error.raw_os_error();
-        NoUring { errno, why: explain(error, errno.map(Errno::from_raw_os_error)) }
-    }
-}
-
-/// What an error of setting up a ring means, and what to change.
-fn explain(error: &Error, errno: Option<Errno>) -> String {
-    let advice = match errno {
-        Some(Errno::NOSYS) => {
-            "the kernel is too old or built without it, or a sandbox hides it; it takes Linux 5.11 or newer"
-        }
-        Some(Errno::PERM | Errno::ACCESS) => {
-            let setting = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
-            match setting.trim() {
-                "2" => "it is switched off: set sysctl kernel.io_uring_disabled to 0",
-                "1" => {
-                    "it is kept for privileged processes: set sysctl kernel.io_uring_disabled to 0, or join \
-                     the group of sysctl kernel.io_uring_group"
-                }
-                _ => {
-                    "a seccomp filter (of a container, say) forbids it: allow io_uring_setup, io_uring_enter \
-                     and io_uring_register in its profile"
-                }
-            }
-        }
-        Some(Errno::NOMEM) => {
-            "no memory for the ring; before Linux 5.12 it counts as locked memory: raise RLIMIT_MEMLOCK (ulimit -l)"
-        }
-        Some(Errno::MFILE | Errno::NFILE) => "too many open files: raise RLIMIT_NOFILE (ulimit -n)",
-        _ => "the ring cannot be set up",
-    };
-    format!("{advice} ({error})")
-}
 
 /// An open file.
 struct OpenFile {
@@ -182,10 +132,8 @@ impl Uring {
     /// holds a [`NoUring`].
     pub fn new(folder: &Path, entries: u32) -> Result<Uring> {
         let folder = Folder::open(folder)?;
-        let (ring, has_ftruncate) =
+        let (ring, event, has_ftruncate) =
             set_up(entries).map_err(|no_uring| Error::new(ErrorKind::Unsupported, no_uring))?;
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        ring.submitter().register_eventfd(event.as_raw_fd())?;
         Ok(Uring {
             ring,
             event,
@@ -475,17 +423,21 @@ fn fd_of(files: &Slab<OpenFile>, file: usize) -> Result<BorrowedFd<'_>> {
     files.get(file).and_then(|file| file.fd.as_ref()).map(AsFd::as_fd).ok_or_else(folder::not_open)
 }
 
-/// Sets up a ring in the best mode that the kernel has, and tries it. Answers whether it can `ftruncate`.
-fn set_up(entries: u32) -> std::result::Result<(IoUring, bool), NoUring> {
-    let ring = build(entries.max(1)).map_err(|error| NoUring::new(&error))?;
+/// Sets up a ring in the best mode that the kernel has, tries it, and has it signal an eventfd. Answers also
+/// whether it can `ftruncate`.
+fn set_up(entries: u32) -> std::result::Result<(IoUring, OwnedFd, bool), NoUring> {
+    let refused = |error: Error| NoUring::new(&error);
+    let ring = build(entries.max(1)).map_err(refused)?;
     let mut probe = Probe::new();
-    ring.submitter().register_probe(&mut probe).map_err(|error| NoUring::new(&error))?;
+    ring.submitter().register_probe(&mut probe).map_err(refused)?;
     if let Some((_, name)) = OPERATIONS_NEEDED.iter().find(|(code, _)| !probe.is_supported(*code)) {
         let why = format!("the kernel's io_uring has no {name}: it takes Linux 5.11 or newer");
         return Err(NoUring { errno: None, why });
     }
-    let ring = try_out(ring).map_err(|error| NoUring::new(&error))?;
-    Ok((ring, probe.is_supported(opcode::Ftruncate::CODE)))
+    let ring = try_out(ring).map_err(refused)?;
+    let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| refused(e.into()))?;
+    ring.submitter().register_eventfd(event.as_raw_fd()).map_err(refused)?;
+    Ok((ring, event, probe.is_supported(opcode::Ftruncate::CODE)))
 }
 
 /// A ring in the best mode that the kernel has: an older one answers EINVAL to a flag that it does not know.

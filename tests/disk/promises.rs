@@ -27,11 +27,11 @@ enum Expect {
 /// vectors; after each round the listing must agree, and at the end every byte.
 #[test]
 fn random_operations_agree_with_a_map() {
-    for seed in 0..4 {
+    for seed in 0..3 {
         for mut subject in subjects(seed) {
             let mut random = SplitMix64::new(seed);
             let mut model = Model::default();
-            for _ in 0..60 {
+            for _ in 0..40 {
                 round(&mut subject, &mut model, &mut random);
             }
             assert!(subject.files() == model.files, "{}", subject.label);
