@@ -9,7 +9,7 @@ use slab::Slab;
 use std::cell::RefCell;
 use std::future::Future;
 use std::io::Result;
-use std::os::fd::RawFd;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -81,7 +81,7 @@ impl Io {
     }
 
     /// See [`Disk::event_fd`].
-    pub fn event_fd(&self) -> Option<RawFd> {
+    pub fn event_fd(&self) -> Option<OwnedFd> {
         self.inner.borrow().disk.event_fd()
     }
 

@@ -33,7 +33,7 @@ pub use no_uring::NoUring;
 pub use plain::Plain;
 pub use simulated::{Simulated, SimulatedFolder, SimulatedOptions};
 use std::io::Result;
-use std::os::fd::RawFd;
+use std::os::fd::OwnedFd;
 pub use uring::Uring;
 
 /// An open file, numbered by the disk that opened it.
@@ -184,10 +184,10 @@ pub trait Disk {
     /// How many operations were started and not yet collected.
     fn in_flight(&self) -> usize;
 
-    /// A descriptor that polls readable when completions may be there to collect. A host sleeps on it only
+    /// A duplicate of the descriptor that polls readable when completions may be there to collect. A host sleeps on it only
     /// after a [`Disk::collect`] that found nothing. `None` where there is nothing to sleep on: operations
     /// complete within [`Disk::submit`], or (simulated) with [`Disk::wait`].
-    fn event_fd(&self) -> Option<RawFd>;
+    fn event_fd(&self) -> Option<OwnedFd>;
 
     /// Nanoseconds of a clock that never goes back.
     fn now(&self) -> u64;

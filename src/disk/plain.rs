@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use slab::Slab;
 use std::collections::VecDeque;
 use std::io::Result;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Instant;
 
@@ -214,7 +214,7 @@ impl Disk for Plain {
         self.queue.len() + self.ready.len()
     }
 
-    fn event_fd(&self) -> Option<RawFd> {
+    fn event_fd(&self) -> Option<OwnedFd> {
         None
     }
 

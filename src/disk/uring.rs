@@ -29,7 +29,7 @@ use std::collections::VecDeque;
 use std::ffi::CString;
 use std::io::{Error, ErrorKind, Result};
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -558,8 +558,8 @@ impl Disk for Uring {
     }
 
     /// An eventfd. Sleep on it only after a [`Disk::collect`] that found nothing: that one resets it.
-    fn event_fd(&self) -> Option<RawFd> {
-        Some(self.event.as_raw_fd())
+    fn event_fd(&self) -> Option<OwnedFd> {
+        self.event.try_clone().ok()
     }
 
     fn now(&self) -> u64 {

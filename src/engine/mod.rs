@@ -105,16 +105,22 @@ pub struct Engine {
     inner: Arc<EngineInner>,
 }
 
+/// What lasts until the engine is closed.
+struct Open {
+    threads: Vec<host::Thread>,
+    /// The folder's lock; the shards' threads hold it too.
+    _lock: Arc<File>,
+}
+
 pub(crate) struct EngineInner {
     fixed: Fixed,
     durability: Durability,
     mailboxes: Vec<Arc<Mailbox>>,
-    threads: Mutex<Option<Vec<host::Thread>>>,
+    /// `None` once the engine is closed.
+    open: Mutex<Option<Open>>,
     recovery: RecoveryReport,
     io_kind: &'static str,
     io_fallback: Option<String>,
-    /// Held for as long as the engine is open.
-    _lock: Arc<File>,
 }
 
 impl Options {
@@ -170,11 +176,10 @@ impl Engine {
                 fixed,
                 durability: options.durability,
                 mailboxes,
-                threads: Mutex::new(Some(threads)),
+                open: Mutex::new(Some(Open { threads, _lock: lock })),
                 recovery,
                 io_kind,
                 io_fallback,
-                _lock: lock,
             }),
         })
     }
@@ -444,15 +449,15 @@ impl EngineInner {
     }
 
     fn close(&self) -> Result<()> {
-        let threads = self.threads.lock().map(|mut threads| threads.take()).unwrap_or_default();
-        let Some(threads) = threads else { return Ok(()) };
+        let open = self.open.lock().map(|mut open| open.take()).unwrap_or_default();
+        let Some(open) = open else { return Ok(()) };
         let answers = self.ask_all(|reply| Request::Close { reply });
         if host::is_hosting() {
             // The last handle went on a shard's own thread, which must not wait for itself.
             return Ok(());
         }
         let results: Vec<Result<()>> = answers.into_iter().map(Answer::wait).collect();
-        for thread in threads {
+        for thread in open.threads {
             thread.join();
         }
         results.into_iter().collect()

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::{Error, ErrorKind, Result};
-use std::os::fd::RawFd;
+use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -400,7 +400,7 @@ impl Disk for MemDisk {
         self.0.borrow().queue.len()
     }
 
-    fn event_fd(&self) -> Option<RawFd> {
+    fn event_fd(&self) -> Option<OwnedFd> {
         None
     }
 

@@ -23,7 +23,6 @@ use crate::options::{Fixed, IoChoice, Options};
 use crate::segment::SegmentOptions;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -274,20 +273,12 @@ fn host(core: &Rc<Core>, mailbox: &Arc<Mailbox>) -> Result<()> {
     result.map_err(failed)
 }
 
-/// A descriptor that the disk owns.
-struct Borrowed(RawFd);
-
-impl AsRawFd for Borrowed {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0
-    }
-}
-
 /// The loop: one turn a poll.
 async fn drive(core: &Rc<Core>, mailbox: &Mailbox, spawner: Spawner) -> std::io::Result<()> {
     core.set_spawner(Some(spawner));
     let ready = match core.io.event_fd() {
-        Some(fd) => Some(AsyncFd::with_interest(Borrowed(fd), Interest::READABLE)?),
+        // SAFETY: the descriptor is owned by the `AsyncFd`, so it stays open, and its own, while registered.
+        Some(fd) => Some(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?),
         None => None,
     };
     let spent = Spent::default();

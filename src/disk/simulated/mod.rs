@@ -52,7 +52,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Result;
 use std::ops::RangeInclusive;
-use std::os::fd::RawFd;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 /// The sector of the simulated device: it is written whole or not at all. Real ones promise no more.
@@ -421,7 +421,7 @@ impl Disk for Simulated {
         self.queue.len() + self.flying + self.ready.len()
     }
 
-    fn event_fd(&self) -> Option<RawFd> {
+    fn event_fd(&self) -> Option<OwnedFd> {
         None
     }
 
