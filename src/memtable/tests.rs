@@ -196,6 +196,9 @@ fn every_place_has_the_models_neighbours() {
                 pair.commit();
             }
             let (directory, key) = pair.some_key();
+            if round % 9 == 0 {
+                pair.insert(directory, key.clone(), 0, None);
+            }
             let at = pair.seeded.below(400);
             let id = DirectoryId(directory);
             // A place is between what is before a bound of the model and what is not.
@@ -380,6 +383,12 @@ fn memory_is_small_when_little_is_held_and_near_the_data_when_much_is() {
     }
     let overhead = table.memory() as u64 / count - (key_bytes + value_bytes);
     assert!((24..90).contains(&overhead), "{overhead} bytes an entry");
+
+    let mut table = Memtable::new();
+    for commit in 0..20 {
+        table.insert(DirectoryId(1), b"key", Commit(commit), Some(&vec![7; 600_000]));
+    }
+    assert!(table.memory() < 20 * 601_000, "{}", table.memory());
 }
 
 #[test]
