@@ -128,9 +128,12 @@ impl Slots {
     pub(super) fn sharpen(&mut self, arena: &Arena) {
         let len = self.len();
         if self.ties() > 0 {
+            // Within a directory, what the first and the last key share, all share.
+            let one_directory = self.heads[0] >> 64 == self.heads[len - 1] >> 64;
+            let others = &self.records[if one_directory { len - 1 } else { 1 }..len];
             let first = arena.entry(self.records[0]).key;
             let shared = |&record: &Locator| shared_bytes(first, arena.entry(record).key);
-            let prefix_len = self.records[1..len].iter().map(shared).min().unwrap_or(0);
+            let prefix_len = others.iter().map(shared).min().unwrap_or(0);
             self.set_prefix(arena, &first[..prefix_len]);
         }
     }
@@ -158,6 +161,10 @@ impl Slots {
 
     fn set_prefix(&mut self, arena: &Arena, prefix: &[u8]) {
         let len = prefix.len().min(PREFIX_BYTES_MAX);
+        if self.prefix[..usize::from(self.prefix_len)] == prefix[..len] {
+            // The ties are versions of a key; spare the look at each record.
+            return;
+        }
         self.prefix[..len].copy_from_slice(&prefix[..len]);
         self.prefix_len = len as u8;
         for at in 0..self.len() {
