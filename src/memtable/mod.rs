@@ -9,8 +9,8 @@
 //! 1. An insert copies the entry to an append-only arena (`arena`): a record never moves or goes away.
 //! 2. A B+tree (`node`) keeps the records' locators in order. It is insert-only, so its nodes live in a pool,
 //!    refer to each other by number, and are never freed or merged; leaves are linked both ways.
-//! 3. A node holds 16 bytes of each record's directory and key beside the locator, so that most comparisons
-//!    never touch the arena.
+//! 3. Beside each locator a node holds the record's directory and the part of its key that tells the node's
+//!    keys apart, so that most comparisons never touch the arena.
 //! 4. A [`Position`] names a slot *and* the record in it. Inserts move slots, never records: a position whose
 //!    slot no longer holds its record is found again by the record's key. So a scan may be left for as long
 //!    as the table lives, borrows nothing, and pays for a search only where its leaf has changed.
@@ -23,13 +23,13 @@
 mod arena;
 mod node;
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests;
 
 pub use crate::entry::{DirectoryId, Entry};
 use crate::levels::Commit;
 use arena::{Arena, Locator};
-use node::{Front, Inner, Leaf, NO_NODE, NodeId, Pool, Probe, SLOTS, Slots, shared_bytes};
-use std::cmp::Ordering;
+use node::{Inner, Leaf, NO_NODE, NodeId, Pool, SLOTS, Slots};
 use std::fmt;
 
 /// A leaf's `latest` when nothing was inserted since it was split off: next to no slot.
@@ -50,8 +50,6 @@ pub struct Memtable {
     depth: usize,
     /// The last leaf; the first is number 0, since a split makes the right half the new node.
     last: NodeId,
-    /// The first and the last entry, with their fronts; set with the first insert.
-    ends: [(Front, Locator); 2],
     entries: usize,
 }
 
@@ -92,18 +90,8 @@ impl Memtable {
     /// An empty table; it takes a few KiB once something is inserted.
     pub fn new() -> Self {
         let mut leaves = Pool::new();
-        let root =
-            leaves.push(Leaf { slots: Slots::new(0), prev: NO_NODE, next: NO_NODE, latest: NO_LATEST });
-        Memtable {
-            arena: Arena::new(),
-            leaves,
-            inners: Pool::new(),
-            root,
-            depth: 0,
-            last: root,
-            ends: Default::default(),
-            entries: 0,
-        }
+        let root = leaves.push(Leaf { slots: Slots::new(), prev: NO_NODE, next: NO_NODE, latest: NO_LATEST });
+        Memtable { arena: Arena::new(), leaves, inners: Pool::new(), root, depth: 0, last: root, entries: 0 }
     }
 
     /// Adds a version of a key: a put, or with no value a delete. If the table has that version already (a
@@ -111,25 +99,15 @@ impl Memtable {
     ///
     /// The key and value must be within the limits of `limits`; they are copied.
     pub fn insert(&mut self, directory: DirectoryId, key: &[u8], commit: Commit, value: Option<&[u8]>) {
-        let probe = Probe::new(Entry { directory, key, commit, value });
-        let record = self.arena.push(&probe.entry);
+        let entry = Entry { directory, key, commit, value };
+        let record = self.arena.push(&entry);
+        if self.append(&entry, record) {
+            return;
+        }
         let mut path = Path { steps: [(NO_NODE, 0); DEPTH_MAX], depth: self.depth };
-        let (id, at, present) = match self.beyond_ends(&probe) {
-            _ if self.is_empty() => {
-                self.ends = [(probe.front, record); 2];
-                (self.root, 0, false)
-            }
-            Ordering::Equal => {
-                let id = self.descend(&probe, |level, step| path.steps[level] = step);
-                let (at, present) = self.leaves[id].slots.find(&self.arena, &probe);
-                (id, at, present)
-            }
-            beyond => {
-                let (id, at) = self.extend(beyond, &probe, record, &mut path);
-                (id, at, false)
-            }
-        };
+        let id = self.descend(&entry, |level, step| path.steps[level] = step);
         let leaf = &mut self.leaves[id];
+        let (at, present) = leaf.slots.find(&self.arena, &entry);
         if present {
             leaf.slots.replace(at, record);
             return;
@@ -143,45 +121,21 @@ impl Memtable {
         }
     }
 
-    /// Makes a record the first (`Less`) or last (`Greater`) of the table: loosens the nodes along that edge
-    /// as far as it shares less with them, and gives the way down there, the leaf and its place.
-    fn extend(
-        &mut self,
-        edge: Ordering,
-        probe: &Probe<'_>,
-        record: Locator,
-        path: &mut Path,
-    ) -> (NodeId, usize) {
-        let end = &mut self.ends[usize::from(edge.is_gt())];
-        let shared = shared_bytes(&self.arena.entry(end.1), &probe.entry);
-        *end = (probe.front, record);
-        let mut id = self.root;
-        for step in &mut path.steps[..self.depth] {
-            let inner = &mut self.inners[id];
-            inner.slots.loosen(&self.arena, shared);
-            let child = if edge.is_gt() { inner.slots.len() } else { 0 };
-            *step = (id, child);
-            id = inner.children[child];
-        }
-        let slots = &mut self.leaves[id].slots;
-        slots.loosen(&self.arena, shared);
-        (id, if edge.is_gt() { slots.len() } else { 0 })
-    }
-
-    /// Whether a probe is before the table's first entry (`Less`), behind its last (`Greater`) or between.
+    /// Puts a record at the end of the table without a search, if it belongs there and there is room.
     #[inline]
-    fn beyond_ends(&self, probe: &Probe<'_>) -> Ordering {
-        let order = |(front, record): (Front, Locator)| {
-            probe.front.cmp(&front).then_with(|| probe.entry.order(&self.arena.entry(record)))
-        };
-        let [first, last] = self.ends;
-        if self.is_empty() || order(last).is_gt() {
-            Ordering::Greater
-        } else if order(first).is_lt() {
-            Ordering::Less
-        } else {
-            Ordering::Equal
+    fn append(&mut self, entry: &Entry<'_>, record: Locator) -> bool {
+        let leaf = &mut self.leaves[self.last];
+        if leaf.slots.is_full() {
+            return false;
         }
+        let behind =
+            leaf.slots.records().last().is_none_or(|&last| self.arena.entry(last).order(entry).is_lt());
+        if behind {
+            leaf.latest = leaf.slots.len() as u32;
+            leaf.slots.insert(&self.arena, leaf.slots.len(), record);
+            self.entries += 1;
+        }
+        behind
     }
 
     /// The newest version of a key that is not newer than a commit; of a deleted key, the delete.
@@ -251,7 +205,7 @@ impl Memtable {
         if self.leaves[leaf].slots.records().get(slot as usize) == Some(&record) {
             return (leaf, slot as usize);
         }
-        let probe = Probe::new(self.arena.entry(record));
+        let probe = self.arena.entry(record);
         let leaf = self.descend(&probe, |_, _| {});
         let (slot, present) = self.leaves[leaf].slots.find(&self.arena, &probe);
         debug_assert!(present, "a position of another table");
@@ -286,10 +240,10 @@ impl Memtable {
 
     /// The leaf and the slot in it (or the one behind its last) that a place is just before.
     fn seek(&self, place: Place<'_>) -> (NodeId, usize) {
-        let (start, end) = ((0, 0), (self.last, self.leaves[self.last].slots.len()));
+        let end = (self.last, self.leaves[self.last].slots.len());
         let newest = Commit(u64::MAX);
         let (directory, key, commit, behind) = match place {
-            Place::Start => return start,
+            Place::Start => return (0, 0),
             Place::End => return end,
             Place::DirectoryStart(directory) => (directory, &[][..], newest, false),
             Place::Before(directory, key) => (directory, key, newest, false),
@@ -300,12 +254,7 @@ impl Memtable {
                 None => return end,
             },
         };
-        let probe = Probe::new(Entry { directory, key, commit, value: None });
-        match self.beyond_ends(&probe) {
-            Ordering::Less => return start,
-            Ordering::Greater => return end,
-            Ordering::Equal => {}
-        }
+        let probe = Entry { directory, key, commit, value: None };
         let leaf = self.descend(&probe, |_, _| {});
         let (slot, present) = self.leaves[leaf].slots.find(&self.arena, &probe);
         (leaf, slot + usize::from(behind && present))
@@ -313,7 +262,7 @@ impl Memtable {
 
     /// The leaf whose fences the probe is between; tells each step on the way, from the root down.
     #[inline]
-    fn descend(&self, probe: &Probe<'_>, mut step: impl FnMut(usize, (NodeId, usize))) -> NodeId {
+    fn descend(&self, probe: &Entry<'_>, mut step: impl FnMut(usize, (NodeId, usize))) -> NodeId {
         let mut id = self.root;
         for level in 0..self.depth {
             let inner = &self.inners[id];
@@ -328,8 +277,9 @@ impl Memtable {
     /// Splits a full leaf and puts a record in, whose place in the full leaf was `at`.
     #[cold]
     fn split_leaf(&mut self, id: NodeId, path: &Path, at: usize, record: Locator) {
-        let (low, high) = self.fences(path, path.depth);
         let leaf = &mut self.leaves[id];
+        let records = leaf.slots.records();
+        let farthest = records[if at == 0 { SLOTS - 1 } else { 0 }];
         // Next to the latest insert, or at the end of the table: likely a run. Split there, so that the run
         // goes on filling the left half, or if that is full, a leaf of its own.
         let run = at == leaf.latest as usize || at == leaf.latest as usize + 1;
@@ -339,12 +289,16 @@ impl Memtable {
         leaf.latest = NO_LATEST;
         let (target, at) =
             if at < SLOTS && at <= middle { (&mut *leaf, at) } else { (&mut right, at - middle) };
+        if target.slots.len() == 0 {
+            // A run's next leaf will span about what this one does.
+            target.slots.expect_between(&self.arena, farthest, record);
+        }
         target.slots.insert(&self.arena, at, record);
         target.latest = at as u32;
 
         let separator = right.slots.records()[0];
-        leaf.slots.sharpen(&self.arena, low, separator);
-        right.slots.sharpen(&self.arena, separator, high);
+        leaf.slots.sharpen(&self.arena);
+        right.slots.sharpen(&self.arena);
         let next = right.next;
         let right = self.leaves.push(right);
         self.leaves[id].next = right;
@@ -357,17 +311,16 @@ impl Memtable {
 
     /// Tells the inner nodes on the path that a new node stands to the right of the one it led to.
     fn insert_separator(&mut self, path: &Path, mut separator: Locator, mut right: NodeId) {
-        for level in (0..path.depth).rev() {
-            let (id, at) = path.steps[level];
-            let (low, high) = self.fences(path, level);
+        let right_edge = right == self.last;
+        for &(id, at) in path.steps[..path.depth].iter().rev() {
             let inner = &mut self.inners[id];
             if !inner.slots.is_full() {
                 inner.insert(&self.arena, at, separator, right);
                 return;
             }
-            let new = if high == self.ends[1].1 && at == SLOTS {
+            let new = if right_edge && at == SLOTS {
                 // Growing at the right edge: leave a full node behind.
-                inner.slots.sharpen(&self.arena, low, separator);
+                inner.slots.sharpen(&self.arena);
                 Inner::new(right)
             } else {
                 let (up, mut new) = inner.split();
@@ -375,8 +328,8 @@ impl Memtable {
                     Some(at) => new.insert(&self.arena, at, separator, right),
                     None => inner.insert(&self.arena, at, separator, right),
                 }
-                inner.slots.sharpen(&self.arena, low, up);
-                new.slots.sharpen(&self.arena, up, high);
+                inner.slots.sharpen(&self.arena);
+                new.slots.sharpen(&self.arena);
                 separator = up;
                 new
             };
@@ -386,16 +339,6 @@ impl Memtable {
         root.insert(&self.arena, 0, separator, right);
         self.root = self.inners.push(root);
         self.depth += 1;
-    }
-
-    /// What bounds the node that the path leads to at a level: the nearest separators to its left and right,
-    /// or the ends of the table.
-    fn fences(&self, path: &Path, level: usize) -> (Locator, Locator) {
-        let above = || path.steps[..level].iter().rev();
-        let separators = |id: NodeId| self.inners[id].slots.records();
-        let low = above().find_map(|&(id, child)| separators(id).get(child.checked_sub(1)?));
-        let high = above().find_map(|&(id, child)| separators(id).get(child));
-        (*low.unwrap_or(&self.ends[0].1), *high.unwrap_or(&self.ends[1].1))
     }
 }
 

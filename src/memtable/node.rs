@@ -1,15 +1,14 @@
 //! The nodes of a memtable's tree, and the pool that they live in.
 //!
-//! A node is a sorted row of slots. A slot is a record's locator and its *head*: the 16 bytes of the record's
-//! sort string (the directory, big endian, then the key) that follow the bytes that all sort strings of the
-//! node share. Heads are compared first; only where they are equal is the record itself looked at.
+//! A node is a sorted row of slots. A slot is a record's locator and its *head*, 16 bytes: the directory, and
+//! the part of the key that tells the keys of this node apart. Heads are compared first; only where they are
+//! equal is the record itself looked at.
 //!
-//! How many bytes are shared (`skip`) follows from the node's fences, the separators to its left and right
-//! further up: what two strings begin with, all strings between them begin with, also those that come later.
-//! Splits bring fences closer, and a half whose heads are not all different then gets new ones
-//! ([`Slots::sharpen`]); thus the heads tell keys apart whether it is the directory that differs or the end of
-//! a long key. At the edges of the tree, its first and last entries are the fences; an insert beyond them
-//! makes the nodes along that edge share less ([`Slots::loosen`]). A probe beyond them must not be searched for.
+//! Which part of the key that is, each node chooses for itself: it has a `prefix`, and a head holds the bytes
+//! that follow it. A key without that prefix may come later: two bits of the head say whether the key is before
+//! all keys with the prefix, has it, or is behind them, so heads are in order whatever the prefix. At a split,
+//! a half whose heads are not all different takes what its keys have in common ([`Slots::sharpen`]). Thus it
+//! does not matter whether keys differ at their start or at their end, nor how many directories a node spans.
 
 use super::arena::{Arena, Locator};
 use crate::entry::Entry;
@@ -23,28 +22,36 @@ pub(super) const SLOTS: usize = 32;
 /// so that a search waits for memory twice, not once for each step of a binary search.
 const GROUP: usize = 8;
 
-pub(super) type Head = u128;
+/// The longest prefix of a node. It lies in the node, so that finding a probe's head costs no other fetch.
+const PREFIX_BYTES_MAX: usize = 30;
 
-/// Pads the row of heads: no head is above it.
+type Head = u128;
+
+/// Pads the row of heads: above the head of any entry.
 const NO_HEAD: Head = Head::MAX;
 
 /// The sorted slots that leaves and inner nodes have in common.
-#[derive(Clone)]
 pub(super) struct Slots {
     heads: [Head; SLOTS],
     records: [Locator; SLOTS],
-    len: u32,
-    /// How many bytes of the sort string the heads leave out.
-    skip: u32,
+    prefix: [u8; PREFIX_BYTES_MAX],
+    prefix_len: u8,
+    len: u8,
 }
 
 impl Slots {
-    pub(super) fn new(skip: u32) -> Self {
-        Slots { heads: [NO_HEAD; SLOTS], records: [Locator::default(); SLOTS], len: 0, skip }
+    pub(super) fn new() -> Self {
+        Slots {
+            heads: [NO_HEAD; SLOTS],
+            records: [Locator::default(); SLOTS],
+            prefix: [0; PREFIX_BYTES_MAX],
+            prefix_len: 0,
+            len: 0,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.len as usize
+        usize::from(self.len)
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -64,9 +71,8 @@ impl Slots {
 
     /// How many records are before the probe, and whether the next one equals it.
     #[inline]
-    pub(super) fn find(&self, arena: &Arena, probe: &Probe<'_>) -> (usize, bool) {
-        let head = probe.head(self.skip);
-        let probe = &probe.entry;
+    pub(super) fn find(&self, arena: &Arena, probe: &Entry<'_>) -> (usize, bool) {
+        let head = self.head(probe);
         let before = self.count_below(head);
         let equal = self.heads[before..self.len()].iter().take_while(|&&other| other == head).count();
         if equal == 0 {
@@ -99,135 +105,98 @@ impl Slots {
         let (entry, len) = (arena.entry(record), self.len());
         debug_assert!(at == 0 || arena.entry(self.records[at - 1]).order(&entry).is_lt());
         debug_assert!(at == len || arena.entry(self.records[at]).order(&entry).is_gt());
-        debug_assert!(len == 0 || shared_bytes(&arena.entry(self.records[0]), &entry) >= self.skip);
         self.heads.copy_within(at..len, at + 1);
         self.records.copy_within(at..len, at + 1);
-        self.heads[at] = head(&entry, self.skip);
+        self.heads[at] = self.head(&entry);
         self.records[at] = record;
         self.len += 1;
     }
 
     /// Keeps the slots below `at`; gives those from `from` on to a new row.
     pub(super) fn split(&mut self, at: usize, from: usize) -> Slots {
-        let mut right = Slots::new(self.skip);
+        let mut right = Slots { prefix: self.prefix, prefix_len: self.prefix_len, ..Slots::new() };
         let moved = self.len() - from;
         right.heads[..moved].copy_from_slice(&self.heads[from..self.len()]);
         right.records[..moved].copy_from_slice(&self.records[from..self.len()]);
-        right.len = moved as u32;
+        right.len = moved as u8;
         self.heads[at..].fill(NO_HEAD);
-        self.len = at as u32;
+        self.len = at as u8;
         right
     }
 
-    /// Makes the heads start later in the sort string, if they do not tell all records apart and the fences
-    /// allow it.
-    pub(super) fn sharpen(&mut self, arena: &Arena, low: Locator, high: Locator) {
-        if self.heads[..self.len()].windows(2).any(|pair| pair[0] == pair[1]) {
-            let skip = shared_bytes(&arena.entry(low), &arena.entry(high));
-            debug_assert!(skip >= self.skip, "fences only come closer");
-            self.set_skip(arena, skip);
+    /// Chooses the prefix anew, if the heads do not tell all records apart.
+    pub(super) fn sharpen(&mut self, arena: &Arena) {
+        let len = self.len();
+        if self.ties() > 0 {
+            // Within a directory, what the first and the last key share, all share.
+            let one_directory = self.heads[0] >> 64 == self.heads[len - 1] >> 64;
+            let others = &self.records[if one_directory { len - 1 } else { 1 }..len];
+            let first = arena.entry(self.records[0]).key;
+            let shared = |&record: &Locator| shared_bytes(first, arena.entry(record).key);
+            let prefix_len = others.iter().map(shared).min().unwrap_or(0);
+            self.set_prefix(arena, &first[..prefix_len]);
         }
     }
 
-    /// Lets an entry in that shares only so many bytes with what the node holds and may hold.
+    /// How many records have the head of the one before.
+    pub(super) fn ties(&self) -> usize {
+        self.heads[..self.len()].windows(2).filter(|pair| pair[0] == pair[1]).count()
+    }
+
+    /// Every slot has its record's head, in order, and the row is padded.
+    #[cfg(test)]
+    pub(super) fn check(&self, arena: &Arena) {
+        assert!(self.heads.is_sorted());
+        assert!(self.heads[self.len()..].iter().all(|&head| head == NO_HEAD));
+        for (&head, &record) in self.heads.iter().zip(self.records()) {
+            assert_eq!(head, self.head(&arena.entry(record)));
+        }
+    }
+
+    /// Makes the heads start behind what two entries' keys have in common.
+    pub(super) fn expect_between(&mut self, arena: &Arena, a: Locator, b: Locator) {
+        let (a, b) = (arena.entry(a).key, arena.entry(b).key);
+        self.set_prefix(arena, &a[..shared_bytes(a, b)]);
+    }
+
+    fn set_prefix(&mut self, arena: &Arena, prefix: &[u8]) {
+        let len = prefix.len().min(PREFIX_BYTES_MAX);
+        if self.prefix[..usize::from(self.prefix_len)] == prefix[..len] {
+            // The ties are versions of a key; spare the look at each record.
+            return;
+        }
+        self.prefix[..len].copy_from_slice(&prefix[..len]);
+        self.prefix_len = len as u8;
+        for at in 0..self.len() {
+            self.heads[at] = self.head(&arena.entry(self.records[at]));
+        }
+    }
+
+    /// An entry's head in this node. Where heads differ, entries differ the same way; where they are equal,
+    /// anything goes, since zeros stand for missing bytes ("a" and "a\0").
     #[inline]
-    pub(super) fn loosen(&mut self, arena: &Arena, shared: u32) {
-        if shared < self.skip {
-            self.set_skip(arena, shared);
-        }
-    }
-
-    fn set_skip(&mut self, arena: &Arena, skip: u32) {
-        if skip != self.skip {
-            self.skip = skip;
-            for (slot, &record) in self.heads.iter_mut().zip(&self.records[..self.len as usize]) {
-                *slot = head(&arena.entry(record), skip);
-            }
-        }
+    fn head(&self, entry: &Entry<'_>) -> Head {
+        let (prefix, key) = (&self.prefix[..usize::from(self.prefix_len)], entry.key);
+        let (class, part) = match key.strip_prefix(prefix) {
+            Some(rest) => (1, rest),
+            None => (if key < prefix { 0 } else { 2 }, key),
+        };
+        Head::from(entry.directory.0) << 64 | Head::from(class << 62 | eight_bytes(part) >> 2)
     }
 }
 
-/// The first 64 bytes of an entry's sort string as big-endian numbers, padded with zeros. Where fronts differ,
-/// entries differ the same way.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(super) struct Front([u64; FRONT_WORDS]);
-
-const FRONT_WORDS: usize = 8;
-
-/// An entry that is searched for, with its front: each node on the way wants another part of it.
-pub(super) struct Probe<'a> {
-    pub(super) entry: Entry<'a>,
-    pub(super) front: Front,
-}
-
-impl<'a> Probe<'a> {
-    #[inline]
-    pub(super) fn new(entry: Entry<'a>) -> Self {
-        let mut front = [0; FRONT_WORDS];
-        front[0] = entry.directory.0;
-        let (words, rest) = entry.key.as_chunks::<8>();
-        for (word, &bytes) in front[1..].iter_mut().zip(words) {
-            *word = u64::from_be_bytes(bytes);
-        }
-        if let Some(word) = front.get_mut(1 + words.len()) {
-            *word = eight_bytes(rest, 0);
-        }
-        Probe { entry, front: Front(front) }
-    }
-
-    #[inline]
-    fn head(&self, skip: u32) -> Head {
-        let (word, bits) = (skip as usize / 8, skip % 8 * 8);
-        match self.front.0.get(word..).and_then(|words| words.first_chunk::<3>()) {
-            Some(&[first, second, third]) => {
-                let two = Head::from(first) << 64 | Head::from(second);
-                two << bits | Head::from(third >> (63 - bits) >> 1)
-            }
-            None => head(&self.entry, skip),
-        }
-    }
-}
-
-/// The 16 bytes of an entry's sort string from byte `skip` on, as a number; zeros stand for missing bytes.
-/// Where heads differ, entries differ the same way; where heads are equal, anything goes ("a" and "a\0").
+/// The first eight bytes of a key, big endian, padded with zeros.
 #[inline]
-fn head(entry: &Entry<'_>, skip: u32) -> Head {
-    let skip = skip as usize;
-    let (first, second) = if skip >= 8 {
-        (eight_bytes(entry.key, skip - 8), eight_bytes(entry.key, skip))
-    } else {
-        let (directory, key) = (entry.directory.0, eight_bytes(entry.key, 0));
-        if skip == 0 {
-            (directory, key)
-        } else {
-            let (left, right) = (skip * 8, 64 - skip * 8);
-            let rest = eight_bytes(entry.key, 8);
-            (directory << left | key >> right, key << left | rest >> right)
-        }
-    };
-    Head::from(first) << 64 | Head::from(second)
-}
-
-/// Eight bytes of the key from `at` on, big endian, padded with zeros.
-#[inline]
-fn eight_bytes(key: &[u8], at: usize) -> u64 {
-    let rest = key.get(at..).unwrap_or_default();
-    match rest.first_chunk::<8>() {
+fn eight_bytes(key: &[u8]) -> u64 {
+    match key.first_chunk::<8>() {
         Some(&bytes) => u64::from_be_bytes(bytes),
-        None => rest.iter().enumerate().fold(0, |sum, (i, &byte)| sum | u64::from(byte) << (56 - 8 * i)),
+        None => key.iter().enumerate().fold(0, |sum, (i, &byte)| sum | u64::from(byte) << (56 - 8 * i)),
     }
 }
 
-/// How many bytes two entries' sort strings have in common.
-pub(super) fn shared_bytes(a: &Entry<'_>, b: &Entry<'_>) -> u32 {
-    if a.directory != b.directory {
-        return (a.directory.0 ^ b.directory.0).leading_zeros() / 8;
-    }
-    let (a_words, _) = a.key.as_chunks::<8>();
-    let (b_words, _) = b.key.as_chunks::<8>();
-    let words = a_words.iter().zip(b_words).take_while(|(a, b)| a == b).count() * 8;
-    let bytes = a.key[words..].iter().zip(&b.key[words..]).take_while(|(a, b)| a == b).count();
-    (8 + words + bytes) as u32
+/// How many bytes two keys have in common at their start; a prefix's length is enough.
+fn shared_bytes(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take(PREFIX_BYTES_MAX).take_while(|(a, b)| a == b).count()
 }
 
 /// The number of a node in its pool.
@@ -255,7 +224,7 @@ impl Inner {
     pub(super) fn new(first: NodeId) -> Self {
         let mut children = [NO_NODE; SLOTS + 1];
         children[0] = first;
-        Inner { slots: Slots::new(0), children }
+        Inner { slots: Slots::new(), children }
     }
 
     /// Puts in a separator at `at` and the child to its right.

@@ -126,11 +126,13 @@ fn clone((version, value): (&Version, &Option<Vec<u8>>)) -> (Version, Option<Vec
 fn check_tree(table: &Memtable) {
     let mut level = vec![table.root];
     for _ in 0..table.depth {
+        level.iter().for_each(|&id| table.inners[id].slots.check(&table.arena));
         let inners = level.iter().map(|&id| &table.inners[id]);
         level = inners.flat_map(|inner| inner.children[..=inner.slots.len()].iter().copied()).collect();
     }
     let (mut id, mut prev) = (0, NO_NODE);
     for &leaf in &level {
+        table.leaves[leaf].slots.check(&table.arena);
         assert_eq!((leaf, table.leaves[leaf].prev), (id, prev));
         assert!(table.leaves[leaf].slots.len() > 0 || table.is_empty());
         (prev, id) = (leaf, table.leaves[leaf].next);
@@ -194,6 +196,9 @@ fn every_place_has_the_models_neighbours() {
                 pair.commit();
             }
             let (directory, key) = pair.some_key();
+            if round % 9 == 0 {
+                pair.insert(directory, key.clone(), 0, None);
+            }
             let at = pair.seeded.below(400);
             let id = DirectoryId(directory);
             // A place is between what is before a bound of the model and what is not.
@@ -378,4 +383,32 @@ fn memory_is_small_when_little_is_held_and_near_the_data_when_much_is() {
     }
     let overhead = table.memory() as u64 / count - (key_bytes + value_bytes);
     assert!((24..90).contains(&overhead), "{overhead} bytes an entry");
+
+    let mut table = Memtable::new();
+    for commit in 0..20 {
+        table.insert(DirectoryId(1), b"key", Commit(commit), Some(&vec![7; 600_000]));
+    }
+    assert!(table.memory() < 20 * 601_000, "{}", table.memory());
+}
+
+#[test]
+fn heads_tell_keys_apart_wherever_they_differ() {
+    let mut seeded = Seeded(9);
+    for directories in [1, 100, 2000] {
+        for prefix in ["", "user:", "a prefix of thirty bytes less."] {
+            let mut table = Memtable::new();
+            for commit in 0..10_000 {
+                let directory = DirectoryId(seeded.below(directories) << 16);
+                let key = format!("{prefix}{:016}", seeded.next() >> 12);
+                table.insert(directory, key.as_bytes(), Commit(commit), None);
+            }
+            check_tree(&table);
+            let (mut ties, mut id) = (0, 0);
+            while id != NO_NODE {
+                ties += table.leaves[id].slots.ties();
+                id = table.leaves[id].next;
+            }
+            assert!(ties < 100, "{ties} ties, {directories} directories, {prefix:?}");
+        }
+    }
 }
