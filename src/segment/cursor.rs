@@ -203,6 +203,12 @@ impl SegmentCursor {
         self.block_offset
     }
 
+    /// Where the current data block lies.
+    #[cfg(test)]
+    pub(super) fn block_ptr(&self) -> BlockPtr {
+        self.path.last().map_or(BlockPtr::default(), |leaf| leaf.block.child(leaf.at).block)
+    }
+
     /// Whether all separators on the way lead to the current entry; for verification.
     pub(super) fn check_path(&self) -> bool {
         let Some(entry) = self.entry() else { return false };

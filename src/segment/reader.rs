@@ -279,6 +279,9 @@ impl Segment {
 
     /// Reads the pages around a block.
     async fn fetch(&self, ptr: BlockPtr) -> Result<IoBuf> {
+        if ptr.is_absent() {
+            return Err(self.damaged(0, "the index names no block where there must be one"));
+        }
         let (start, bytes) = pages_around(ptr);
         let ticket = self.start_read(start, bytes, IoBuf::default()).await?;
         self.finish_read(start, ticket).await
