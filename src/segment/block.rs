@@ -287,7 +287,8 @@ impl Block {
         for at in 0..self.count {
             let start = std::mem::replace(&mut end, self.offset(at + 1));
             let bytes = if start < end { self.payload.get(start..end) } else { None };
-            let entry = bytes.filter(|_| end <= self.entries_end).and_then(RawEntry::decode);
+            // The last end is where the offsets begin, so what ascends also stays inside.
+            let entry = bytes.and_then(RawEntry::decode);
             let entry = entry.ok_or("an entry of the block is cut short")?;
             let full_key_bytes = prefix_bytes + entry.suffix.len();
             if full_key_bytes > FULL_KEY_BYTES_MAX {

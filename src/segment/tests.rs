@@ -534,6 +534,15 @@ fn the_cache_keeps_to_its_budget() {
         assert!(fixture.cache.bytes() <= 300_000);
     }
     assert!(fixture.cache.bytes() > 200_000, "and makes use of it");
+
+    let large: Model =
+        [((DirectoryId(1 << 16), vec![1], Reverse(Commit(1050))), Some(vec![7; 90_000]))].into();
+    let (bytes, meta) = write(&large, SegmentOptions::default(), 1);
+    let fixture = self::fixture(bytes, meta, 300_000);
+    for _ in 0..2 {
+        assert!(fixture.get(DirectoryId(1 << 16), &[1], Commit(1100)).unwrap().is_some());
+    }
+    assert!(fixture.cache.bytes() < 5000, "a block above its share is read, not kept");
 }
 
 /// Changes bytes of a block and seals it again, as a fuzzer that knows the checksum would.
@@ -553,7 +562,7 @@ fn well_sealed_garbage_breaks_nothing() {
             let kind = if kind == BlockKind::Leaf && meta.depth > 1 { BlockKind::Node } else { kind };
             let sound = &bytes[ptr.offset as usize..ptr.end() as usize];
             assert!(Block::decode(&Stored::Borrowed(sound), ptr, kind, seed, &meta).is_ok());
-            for _ in 0..20_000 {
+            for _ in 0..2000 {
                 let mut stored = sound.to_vec();
                 for _ in 0..1 + random.below(4) {
                     // Mostly where the structure is: header, prefix, first entries, offsets.
@@ -584,10 +593,10 @@ fn well_sealed_garbage_breaks_nothing() {
                 }
             }
         }
-        assert!(survived > 1000, "{survived}: most of it never got past the checks");
+        assert!(survived > 300, "{survived}: most of it never got past the checks");
         let mut encoded = Vec::new();
         meta.encode(&mut encoded);
-        for _ in 0..20_000 {
+        for _ in 0..2000 {
             let mut garbage = encoded.clone();
             let at = random.below(garbage.len() as u64) as usize;
             garbage[at] = random.next() as u8;
