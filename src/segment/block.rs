@@ -80,6 +80,14 @@ pub(crate) fn block_checksum(stored: &[u8], seed: u64, offset: u64) -> u64 {
     xxh3_64_with_seed(&stored[8..], seed ^ offset.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
+/// The bytes of a block as they were read.
+pub(crate) enum Stored<'a> {
+    /// From a buffer that is used again: what is kept of it is copied.
+    Borrowed(&'a [u8]),
+    /// From a buffer that may be kept.
+    Shared(Bytes),
+}
+
 /// A block's header and payload, checked as to lengths and checksum, and decompressed.
 struct Opened {
     count: usize,
@@ -87,7 +95,11 @@ struct Opened {
     payload: Bytes,
 }
 
-fn open(stored: &Bytes, ptr: BlockPtr, kind: BlockKind, seed: u64) -> Result<Opened, &'static str> {
+fn open(from: &Stored<'_>, ptr: BlockPtr, kind: BlockKind, seed: u64) -> Result<Opened, &'static str> {
+    let stored = match from {
+        Stored::Borrowed(bytes) => *bytes,
+        Stored::Shared(bytes) => bytes.as_ref(),
+    };
     if stored.len() != ptr.bytes as usize || stored.len() < BLOCK_HEADER_BYTES {
         return Err("the block is cut short");
     }
@@ -110,15 +122,18 @@ fn open(stored: &Bytes, ptr: BlockPtr, kind: BlockKind, seed: u64) -> Result<Ope
         Some(4) => true,
         _ => return Err("the block's offsets have no known width"),
     };
-    let body = stored.slice(BLOCK_HEADER_BYTES..);
+    let body = &stored[BLOCK_HEADER_BYTES..];
     if raw_bytes > BLOCK_BYTES_MAX {
         return Err("the block is larger than any block can be");
     }
     let payload = match encoding {
-        encoding if encoding == Encoding::Raw as u8 && raw_bytes == body.len() => body,
+        encoding if encoding == Encoding::Raw as u8 && raw_bytes == body.len() => match from {
+            Stored::Borrowed(_) => Bytes::copy_from_slice(body),
+            Stored::Shared(bytes) => bytes.slice(BLOCK_HEADER_BYTES..),
+        },
         encoding if encoding == Encoding::Lz4 as u8 => {
             let mut raw = vec![0; raw_bytes];
-            match lz4_flex::block::decompress_into(&body, &mut raw) {
+            match lz4_flex::block::decompress_into(body, &mut raw) {
                 Ok(bytes) if bytes == raw_bytes => Bytes::from(raw),
                 _ => return Err("the block does not decompress"),
             }
@@ -130,7 +145,7 @@ fn open(stored: &Bytes, ptr: BlockPtr, kind: BlockKind, seed: u64) -> Result<Ope
 
 /// Checks a filter's block and gives its bits.
 pub(crate) fn open_filter(
-    stored: &Bytes,
+    stored: &Stored<'_>,
     ptr: BlockPtr,
     kind: BlockKind,
     seed: u64,
@@ -174,6 +189,23 @@ pub(crate) fn compare_full_key(full_key: &[u8], directory: DirectoryId, key: &[u
     compare_split(full_key, &directory.0.to_be_bytes(), key)
 }
 
+/// A varint off the front. Nearly all here have one byte, and searches live on these.
+#[inline(always)]
+fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    match bytes.split_first()? {
+        (&byte, rest) if byte < 0x80 => Some((u64::from(byte), rest)),
+        _ => long_varint(bytes),
+    }
+}
+
+#[cold]
+fn long_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut reader = Reader::new(bytes);
+    let value = reader.varint()?;
+    let rest = reader.bytes(reader.remaining())?;
+    Some((value, rest))
+}
+
 /// One entry as it lies in its block.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct RawEntry<'a> {
@@ -191,12 +223,17 @@ impl<'a> RawEntry<'a> {
     /// Head (suffix bytes and kind), suffix, distance, and the rest is the value.
     #[inline]
     fn decode(bytes: &'a [u8]) -> Option<Self> {
-        let mut reader = Reader::new(bytes);
-        let head = reader.varint()?;
-        let suffix = reader.bytes(usize::try_from(head >> 1).ok()?)?;
-        let distance = reader.varint()?;
-        let value = reader.bytes(reader.remaining())?;
+        let (head, rest) = varint(bytes)?;
+        let (suffix, rest) = rest.split_at_checked(usize::try_from(head >> 1).ok()?)?;
+        let (distance, value) = varint(rest)?;
         Some(RawEntry { suffix, distance, is_put: head & 1 == 1, value })
+    }
+
+    /// Only the suffix: what a search looks at first.
+    #[inline]
+    fn decode_suffix(bytes: &'a [u8]) -> Option<&'a [u8]> {
+        let (head, rest) = varint(bytes)?;
+        rest.get(..usize::try_from(head >> 1).ok()?)
     }
 }
 
@@ -214,7 +251,7 @@ pub(crate) struct Block {
 impl Block {
     /// Checks what was read at `ptr` and makes it a block. `meta` bounds what it may say.
     pub(crate) fn decode(
-        stored: &Bytes,
+        stored: &Stored<'_>,
         ptr: BlockPtr,
         kind: BlockKind,
         seed: u64,
@@ -250,7 +287,8 @@ impl Block {
         for at in 0..self.count {
             let start = std::mem::replace(&mut end, self.offset(at + 1));
             let bytes = if start < end { self.payload.get(start..end) } else { None };
-            let entry = bytes.filter(|_| end <= self.entries_end).and_then(RawEntry::decode);
+            // The last end is where the offsets begin, so what ascends also stays inside.
+            let entry = bytes.and_then(RawEntry::decode);
             let entry = entry.ok_or("an entry of the block is cut short")?;
             let full_key_bytes = prefix_bytes + entry.suffix.len();
             if full_key_bytes > FULL_KEY_BYTES_MAX {
@@ -359,9 +397,11 @@ impl Block {
         let (mut low, mut high) = (0, self.count);
         while low < high {
             let middle = low.midpoint(high);
-            let entry = self.entry(middle);
-            let order =
-                compare_split(entry.suffix, head, tail).then_with(|| entry.distance.cmp(&target.distance));
+            // All in front of the next entry will do: the suffix says how long it is.
+            let bytes = self.payload.get(self.offset(middle)..).unwrap_or_default();
+            let suffix = RawEntry::decode_suffix(bytes).unwrap_or_default();
+            let order = compare_split(suffix, head, tail)
+                .then_with(|| self.entry(middle).distance.cmp(&target.distance));
             if order == Ordering::Less || (inclusive && order == Ordering::Equal) {
                 low = middle + 1;
             } else {

@@ -12,16 +12,16 @@
 //! until the next seek.
 
 use super::CHUNK_BYTES;
-use super::block::{Block, BlockKind, BlockPtr, Target};
-use super::meta::split_full_key;
-use super::reader::Segment;
+use super::block::{Block, BlockKind, BlockPtr, Stored, Target};
+use super::meta::{Compression, split_full_key};
+use super::reader::{Segment, pages_around};
 use super::{page_ceil, page_floor};
 use crate::cache::BlockCache;
+use crate::disk::IoBuf;
 use crate::disk::io::Ticket;
 use crate::entry::{DirectoryId, Entry};
 use crate::error::Result;
 use crate::levels::Commit;
-use bytes::Bytes;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -52,6 +52,10 @@ pub(crate) struct SegmentCursor {
     run_bytes: usize,
     run: Option<Run>,
     coming: Option<Coming>,
+    /// In a stream: the leaf behind this one, while the last runs of this one are used.
+    coming_leaf: Option<(BlockPtr, Ticket)>,
+    /// The buffer of the run before, for the one after.
+    spare: IoBuf,
 }
 
 /// One index block on the way down and the child taken.
@@ -63,7 +67,7 @@ struct Step {
 /// Pages that hold a run of blocks.
 struct Run {
     offset: u64,
-    pages: Bytes,
+    pages: IoBuf,
 }
 
 /// A run under way.
@@ -108,6 +112,8 @@ impl SegmentCursor {
             run_bytes,
             run: None,
             coming: None,
+            coming_leaf: None,
+            spare: IoBuf::default(),
         }
     }
 
@@ -197,6 +203,12 @@ impl SegmentCursor {
         self.block_offset
     }
 
+    /// Where the current data block lies.
+    #[cfg(test)]
+    pub(super) fn block_ptr(&self) -> BlockPtr {
+        self.path.last().map_or(BlockPtr::default(), |leaf| leaf.block.child(leaf.at).block)
+    }
+
     /// Whether all separators on the way lead to the current entry; for verification.
     pub(super) fn check_path(&self) -> bool {
         let Some(entry) = self.entry() else { return false };
@@ -247,10 +259,17 @@ impl SegmentCursor {
         true
     }
 
-    async fn index_block(&self, ptr: BlockPtr, kind: BlockKind) -> Result<Rc<Block>> {
+    async fn index_block(&mut self, ptr: BlockPtr, kind: BlockKind) -> Result<Rc<Block>> {
         match &self.cache {
             Some(cache) => self.segment.block(cache, ptr, kind).await,
-            None => self.segment.load_block(ptr, kind).await,
+            None => match &mut self.coming_leaf {
+                Some((coming, ticket)) if *coming == ptr => {
+                    let pages = self.segment.finish_read(ptr.offset, ticket).await;
+                    self.coming_leaf = None;
+                    self.segment.decode_fetched(pages?, ptr, kind)
+                }
+                _ => self.segment.load_block(ptr, kind).await,
+            },
         }
     }
 
@@ -258,7 +277,7 @@ impl SegmentCursor {
         if depth + 1 < usize::from(self.segment.meta().depth) { BlockKind::Node } else { BlockKind::Leaf }
     }
 
-    async fn root(&self, edge: Edge) -> Result<Option<Step>> {
+    async fn root(&mut self, edge: Edge) -> Result<Option<Step>> {
         let Some(root) = self.segment.root() else { return Ok(None) };
         let block = self.index_block(root.block, self.kind_at(0)).await?;
         let at = edge_of(&block, edge);
@@ -299,7 +318,7 @@ impl SegmentCursor {
     async fn enter(&mut self, path: Vec<Step>, edge: Edge) -> Result<bool> {
         let Some(leaf) = path.last() else { return Ok(false) };
         let ptr = leaf.block.child(leaf.at).block;
-        let block = self.data_block(&leaf.block, leaf.at, ptr).await?;
+        let block = self.data_block(&path, leaf, ptr).await?;
         self.full_key.clear();
         self.full_key.extend_from_slice(block.prefix());
         let at = edge_of(&block, edge);
@@ -346,8 +365,8 @@ impl SegmentCursor {
         Ok(moved)
     }
 
-    /// The data block that is child `at` of the leaf: from the cache, the run, the run under way, or the file.
-    async fn data_block(&mut self, leaf: &Block, at: usize, ptr: BlockPtr) -> Result<Rc<Block>> {
+    /// The data block that the way leads to: from the cache, the run, the run under way, or the file.
+    async fn data_block(&mut self, path: &[Step], leaf: &Step, ptr: BlockPtr) -> Result<Rc<Block>> {
         let segment = self.segment.clone();
         if let Some(cache) = &self.cache {
             if let Some(block) = segment.cached_block(cache, ptr, BlockKind::Data) {
@@ -358,9 +377,12 @@ impl SegmentCursor {
             }
         }
         if !self.run.as_ref().is_some_and(|run| run.holds(ptr)) {
-            self.run = None;
+            if let Some(used) = self.run.take() {
+                self.spare = used.pages;
+            }
             if !self.coming.as_ref().is_some_and(|coming| coming.holds(ptr)) {
-                self.coming = Some(self.start_run(leaf, at).await?);
+                self.coming = None;
+                self.start_run(&leaf.block, leaf.at).await?;
             }
             if let Some(coming) = &mut self.coming {
                 // The ticket stays where it is while it is awaited: a step given up loses nothing.
@@ -369,25 +391,48 @@ impl SegmentCursor {
                 self.coming = None;
                 self.run = Some(Run { offset, pages: pages? });
             }
-            // Read on while this run is used, as far as this leaf knows.
-            let end = self.run.as_ref().map_or(0, Run::end);
-            let next = (at + 1..leaf.count()).find(|&next| leaf.child(next).block.end() > end);
-            if let Some(next) = next.filter(|&next| !self.has_cached(leaf.child(next).block)) {
-                self.coming = Some(self.start_run(leaf, next).await?);
-            }
+            self.read_on(path, leaf).await?;
         }
         let stored = self.run.as_ref().and_then(|run| run.block(ptr));
         let Some(stored) = stored else { return segment.load_block(ptr, BlockKind::Data).await };
-        match &self.cache {
-            None => segment.decode_block(&stored, ptr, BlockKind::Data),
-            Some(cache) => {
-                // Copied, so that what is cached does not keep the whole run in memory.
-                let stored = Bytes::copy_from_slice(&stored);
-                let block = segment.decode_block(&stored, ptr, BlockKind::Data)?;
-                segment.keep_block(cache, ptr, &block);
-                Ok(block)
-            }
+        let block = segment.decode_block(&Stored::Borrowed(stored), ptr, BlockKind::Data)?;
+        if let Some(cache) = &self.cache {
+            segment.keep_block(cache, ptr, &block);
         }
+        Ok(block)
+    }
+
+    /// Starts to read what follows the current run, while that is used.
+    async fn read_on(&mut self, path: &[Step], leaf: &Step) -> Result<()> {
+        let end = self.run.as_ref().map_or(0, Run::end);
+        let mut later = leaf.at + 1..leaf.block.count();
+        if let Some(next) = later.find(|&next| leaf.block.child(next).block.end() > end) {
+            if !self.has_cached(leaf.block.child(next).block) {
+                self.start_run(&leaf.block, next).await?;
+            }
+            return Ok(());
+        }
+        // The leaf is used up. A stream goes on to the next one, if its parent knows it; the blocks of that
+        // lie between the filter of this one and the leaf itself.
+        let Some(parent) = path.len().checked_sub(2).and_then(|at| path.get(at)) else { return Ok(()) };
+        if self.cache.is_some() || parent.at + 1 >= parent.block.count() {
+            return Ok(());
+        }
+        let next_leaf = parent.block.child(parent.at + 1).block;
+        let (start, bytes) = pages_around(next_leaf);
+        let ticket = self.segment.start_read(start, bytes, IoBuf::default()).await?;
+        self.coming_leaf = Some((next_leaf, ticket));
+        let from = parent.block.child(parent.at).filter.end();
+        let from = if self.segment.meta().compression == Compression::None {
+            page_ceil(from)
+        } else {
+            page_floor(from)
+        };
+        let until = page_ceil(next_leaf.offset).min(from + self.run_bytes as u64);
+        if from < until {
+            self.start_pages(from, until).await?;
+        }
+        Ok(())
     }
 
     fn has_cached(&self, ptr: BlockPtr) -> bool {
@@ -395,7 +440,7 @@ impl SegmentCursor {
     }
 
     /// Starts to read a run of the leaf's blocks from `at` on: as many as fit, one at least.
-    async fn start_run(&self, leaf: &Block, at: usize) -> Result<Coming> {
+    async fn start_run(&mut self, leaf: &Block, at: usize) -> Result<()> {
         let offset = page_floor(leaf.child(at).block.offset);
         let mut end = page_ceil(leaf.child(at).block.end());
         for next in at + 1..leaf.count() {
@@ -405,8 +450,15 @@ impl SegmentCursor {
             }
             end = further;
         }
-        let ticket = self.segment.start_read(offset, end - offset).await?;
-        Ok(Coming { offset, bytes: end - offset, ticket })
+        self.start_pages(offset, end).await
+    }
+
+    async fn start_pages(&mut self, offset: u64, end: u64) -> Result<()> {
+        debug_assert!(self.coming.is_none());
+        let buf = std::mem::take(&mut self.spare);
+        let ticket = self.segment.start_read(offset, end - offset, buf).await?;
+        self.coming = Some(Coming { offset, bytes: end - offset, ticket });
+        Ok(())
     }
 }
 
@@ -426,10 +478,10 @@ impl Run {
         self.offset <= ptr.offset && ptr.end() <= self.end()
     }
 
-    fn block(&self, ptr: BlockPtr) -> Option<Bytes> {
+    fn block(&self, ptr: BlockPtr) -> Option<&[u8]> {
         let start = usize::try_from(ptr.offset.checked_sub(self.offset)?).ok()?;
         let end = start.checked_add(ptr.bytes as usize)?;
-        (end <= self.pages.len()).then(|| self.pages.slice(start..end))
+        self.pages.get(start..end)
     }
 }
 

@@ -99,8 +99,8 @@ impl SegmentFile {
     }
 
     /// Starts a read of whole pages from a file that is open.
-    pub(crate) fn start_read(&self, file: FileId, offset: u64, bytes: usize) -> Ticket {
-        self.io.start(Op::Read { file, offset, buf: IoBuf::zeroed(bytes) })
+    pub(crate) fn start_read(&self, file: FileId, offset: u64, buf: IoBuf) -> Ticket {
+        self.io.start(Op::Read { file, offset, buf })
     }
 
     /// Starts to close the file, if it is open.

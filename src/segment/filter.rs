@@ -74,10 +74,14 @@ impl DirectoryFilterBuilder {
             DirectoryFilterBuilder::Few(hashes) if hashes.len() < DIRECTORIES_EXACT_MAX => hashes.push(hash),
             DirectoryFilterBuilder::Few(hashes) => {
                 let mut filter = SplitBlockFilter::new(8, DIRECTORY_FILTER_BYTES_MAX);
-                hashes.iter().chain([&hash]).for_each(|&hash| drop(filter.insert_hash(hash)));
+                for &hash in hashes.iter().chain([&hash]) {
+                    filter.insert_hash(hash);
+                }
                 *self = DirectoryFilterBuilder::Many(filter);
             }
-            DirectoryFilterBuilder::Many(filter) => drop(filter.insert_hash(hash)),
+            DirectoryFilterBuilder::Many(filter) => {
+                filter.insert_hash(hash);
+            }
         }
     }
 

@@ -206,6 +206,7 @@ impl SegmentMeta {
                 && directories > 0
                 && directory_filter.is_absent() == (directories == 1)
                 && min_full_key.len() >= DIRECTORY_BYTES
+                && max_full_key.len() >= DIRECTORY_BYTES
                 && min_full_key <= max_full_key
         };
         (ptrs_fit && counts_agree && shape_agrees).then_some(SegmentMeta {

@@ -30,8 +30,13 @@ mod verify;
 mod writer;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod figures;
+#[cfg(test)]
+#[allow(clippy::expect_used)]
 mod test_disk;
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
 
 pub(crate) use block::Block;

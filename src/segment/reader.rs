@@ -4,14 +4,14 @@
 //! filter, the partition's filter, the leaf, the data block. Each step is a block in the cache or one read;
 //! a read whose blocks are all cached never waits.
 
-use super::block::{Block, BlockKind, BlockPtr, Target, compare_full_key, open_filter};
+use super::block::{Block, BlockKind, BlockPtr, Stored, Target, compare_full_key, open_filter};
 use super::file::SegmentFile;
 use super::filter::{Filter, directory_hash};
 use super::meta::{Child, FOOTER_BYTES_MAX, SegmentMeta, check_header, footer_bytes_of, read_footer};
 use super::{page_ceil, page_floor};
 use crate::cache::{BlockCache, BlockKey, Cached};
-use crate::disk::Op;
 use crate::disk::io::{Io, Ticket};
+use crate::disk::{Completion, IoBuf, Op};
 use crate::entry::DirectoryId;
 use crate::error::{Error, Result};
 use crate::levels::Commit;
@@ -20,6 +20,7 @@ use bytes::Bytes;
 use std::cell::Cell;
 use std::cmp::Ordering;
 use std::io;
+use std::ops::Range;
 use std::rc::Rc;
 
 /// Values from this size on are handed out as slices of their block; smaller ones are copied, so that a small
@@ -230,12 +231,28 @@ impl Segment {
 
     /// A block from the file, whatever is cached.
     pub(crate) async fn load_block(&self, ptr: BlockPtr, kind: BlockKind) -> Result<Rc<Block>> {
-        let stored = self.fetch(ptr).await?;
-        self.decode_block(&stored, ptr, kind)
+        let pages = self.fetch(ptr).await?;
+        self.decode_fetched(pages, ptr, kind)
+    }
+
+    /// Checks a block within the pages around it.
+    pub(crate) fn decode_fetched(&self, pages: IoBuf, ptr: BlockPtr, kind: BlockKind) -> Result<Rc<Block>> {
+        let range = within_pages(ptr);
+        debug_assert!(range.end <= pages.len());
+        if range.len() < READ_SHARED_BYTES_MIN {
+            self.decode_block(&Stored::Borrowed(pages.get(range).unwrap_or_default()), ptr, kind)
+        } else {
+            self.decode_block(&Stored::Shared(Bytes::from_owner(pages).slice(range)), ptr, kind)
+        }
     }
 
     /// Checks what was read at `ptr`.
-    pub(crate) fn decode_block(&self, stored: &Bytes, ptr: BlockPtr, kind: BlockKind) -> Result<Rc<Block>> {
+    pub(crate) fn decode_block(
+        &self,
+        stored: &Stored<'_>,
+        ptr: BlockPtr,
+        kind: BlockKind,
+    ) -> Result<Rc<Block>> {
         let block = Block::decode(stored, ptr, kind, self.seed, &self.meta);
         block.map(Rc::new).map_err(|why| self.damaged(ptr.offset, why))
     }
@@ -253,29 +270,25 @@ impl Segment {
 
     /// A filter from the file, whatever is cached.
     pub(crate) async fn load_filter(&self, ptr: BlockPtr, kind: BlockKind) -> Result<Filter> {
-        let stored = self.fetch(ptr).await?;
+        let pages = self.fetch(ptr).await?;
+        let stored = Stored::Borrowed(pages.get(within_pages(ptr)).unwrap_or_default());
         let bits = open_filter(&stored, ptr, kind, self.seed).map_err(|why| self.damaged(ptr.offset, why))?;
         let filter = Filter::from_bytes(&bits);
         filter.ok_or_else(|| self.damaged(ptr.offset, "a filter cannot have this length"))
     }
 
-    /// Reads the pages around a block and cuts it out.
-    async fn fetch(&self, ptr: BlockPtr) -> Result<Bytes> {
-        let start = page_floor(ptr.offset);
-        let ticket = self.start_read(start, page_ceil(ptr.end()) - start).await?;
-        let pages = self.finish_read(start, ticket).await?;
-        let at = (ptr.offset - start) as usize;
-        let range = at..at + ptr.bytes as usize;
-        debug_assert!(range.end <= pages.len());
-        if range.len() < READ_SHARED_BYTES_MIN {
-            Ok(Bytes::copy_from_slice(pages.get(range).unwrap_or_default()))
-        } else {
-            Ok(pages.slice(range))
+    /// Reads the pages around a block.
+    async fn fetch(&self, ptr: BlockPtr) -> Result<IoBuf> {
+        if ptr.is_absent() {
+            return Err(self.damaged(0, "the index names no block where there must be one"));
         }
+        let (start, bytes) = pages_around(ptr);
+        let ticket = self.start_read(start, bytes, IoBuf::default()).await?;
+        self.finish_read(start, ticket).await
     }
 
-    /// Starts to read whole pages; opens the file first if need be.
-    pub(crate) async fn start_read(&self, offset: u64, bytes: u64) -> Result<Ticket> {
+    /// Starts to read whole pages, into a buffer used before or a new one; opens the file first if need be.
+    pub(crate) async fn start_read(&self, offset: u64, bytes: u64, mut buf: IoBuf) -> Result<Ticket> {
         let opened = self.file.open().await.map_err(|source| Error::io("open", self.name(), source));
         let (file, file_bytes) = opened?;
         if file_bytes != self.meta.file_bytes {
@@ -283,18 +296,23 @@ impl Segment {
             return Err(self.damaged(file_bytes.min(self.meta.file_bytes), why));
         }
         debug_assert!(offset + bytes <= file_bytes);
-        Ok(self.file.start_read(file, offset, bytes as usize))
+        if buf.is_empty() {
+            buf = IoBuf::zeroed(bytes as usize);
+        } else {
+            buf.resize(bytes as usize);
+        }
+        Ok(self.file.start_read(file, offset, buf))
     }
 
     /// Awaits a read that was started at `offset`.
     pub(crate) async fn finish_read(
         &self,
         offset: u64,
-        ticket: impl Future<Output = crate::disk::Completion>,
-    ) -> Result<Bytes> {
+        ticket: impl Future<Output = Completion>,
+    ) -> Result<IoBuf> {
         let done = ticket.await;
         match done.result {
-            Ok(_) => Ok(done.buf.map_or_else(Bytes::new, Bytes::from_owner)),
+            Ok(_) => Ok(done.buf.unwrap_or_default()),
             Err(source) if source.kind() == io::ErrorKind::UnexpectedEof => {
                 Err(self.damaged(offset, "the file ends before its block does"))
             }
@@ -319,10 +337,22 @@ impl Drop for Segment {
 }
 
 /// Reads whole pages of a file whose meta is not known yet.
-async fn read_pages(file: &SegmentFile, offset: u64, bytes: usize) -> Result<Bytes> {
+async fn read_pages(file: &SegmentFile, offset: u64, bytes: usize) -> Result<IoBuf> {
     let failed = |source| Error::io("read", file.name(), source);
     let (id, _) = file.open().await.map_err(failed)?;
-    let done = file.start_read(id, offset, bytes).await;
+    let done = file.start_read(id, offset, IoBuf::zeroed(bytes)).await;
     done.result.map_err(failed)?;
-    Ok(done.buf.map_or_else(Bytes::new, Bytes::from_owner))
+    Ok(done.buf.unwrap_or_default())
+}
+
+/// The pages that hold a block: their offset and bytes.
+pub(crate) fn pages_around(ptr: BlockPtr) -> (u64, u64) {
+    let start = page_floor(ptr.offset);
+    (start, page_ceil(ptr.end()) - start)
+}
+
+/// Where a block lies within the pages around it.
+fn within_pages(ptr: BlockPtr) -> Range<usize> {
+    let at = (ptr.offset - page_floor(ptr.offset)) as usize;
+    at..at + ptr.bytes as usize
 }

@@ -1,5 +1,6 @@
 //! What segments promise, checked against a `BTreeMap` and against damage.
 
+use super::block::{BlockKind, Stored, Target, block_checksum};
 use super::test_disk::{SharedFiles, block_on, memory_disk};
 use super::*;
 use crate::cache::BlockCache;
@@ -15,11 +16,11 @@ use std::rc::Rc;
 /// All entries of a segment, in their order: directory, key, newest first.
 type Model = BTreeMap<(DirectoryId, Vec<u8>, Reverse<Commit>), Option<Vec<u8>>>;
 
-const IDENTITY: SegmentIdentity =
+pub(super) const IDENTITY: SegmentIdentity =
     SegmentIdentity { kind: 1, level: Level(3), shard: 2, first: Commit(1001), last: Commit(1100), part: 0 };
 
 /// A small generator (splitmix64), so that every run sees the same cases.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -30,11 +31,11 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, end: u64) -> u64 {
+    pub(super) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
-    fn bytes(&mut self, count: usize) -> Vec<u8> {
+    pub(super) fn bytes(&mut self, count: usize) -> Vec<u8> {
         // Half of it repeats, so that LZ4 has something to find.
         let word = self.next().to_le_bytes();
         (0..count).map(|at| if at % 16 < 8 { word[at % 8] } else { self.next() as u8 }).collect()
@@ -75,18 +76,18 @@ fn write(model: &Model, options: SegmentOptions, take_every: usize) -> (Vec<u8>,
     (bytes, meta)
 }
 
-fn lz4() -> SegmentOptions {
+pub(super) fn lz4() -> SegmentOptions {
     SegmentOptions { compression: Compression::Lz4, ..SegmentOptions::default() }
 }
 
-struct Fixture {
-    io: Io,
-    files: SharedFiles,
-    cache: Rc<BlockCache>,
-    segment: Rc<Segment>,
+pub(super) struct Fixture {
+    pub(super) io: Io,
+    pub(super) files: SharedFiles,
+    pub(super) cache: Rc<BlockCache>,
+    pub(super) segment: Rc<Segment>,
 }
 
-fn fixture(bytes: Vec<u8>, meta: SegmentMeta, cache_bytes: u64) -> Fixture {
+pub(super) fn fixture(bytes: Vec<u8>, meta: SegmentMeta, cache_bytes: u64) -> Fixture {
     let (io, files) = memory_disk();
     files.borrow_mut().by_name.insert("s".into(), bytes);
     let cache = Rc::new(BlockCache::new(cache_bytes));
@@ -95,7 +96,7 @@ fn fixture(bytes: Vec<u8>, meta: SegmentMeta, cache_bytes: u64) -> Fixture {
 }
 
 impl Fixture {
-    fn get(&self, directory: DirectoryId, key: &[u8], at: Commit) -> Result<Option<Found>> {
+    pub(super) fn get(&self, directory: DirectoryId, key: &[u8], at: Commit) -> Result<Option<Found>> {
         let hash = key_hash(directory, key);
         block_on(&self.io, self.segment.get(&self.cache, directory, key, hash, at))
     }
@@ -243,9 +244,9 @@ fn reads_agree_with_the_model() {
 fn the_index_grows_levels_and_versions_of_one_key_span_blocks_and_partitions() {
     let mut random = Random(77);
     let mut model = Model::new();
-    // Pairs of keys that differ late, one entry a block: separators of 8 KiB that have little in common.
+    // Groups of keys that differ late, one entry a block: separators of 8.5 KB that have little in common.
     for at in 0..100u64 {
-        let mut key = vec![(at / 2) as u8; 8000];
+        let mut key = vec![(at / 4) as u8; 8500];
         key.extend_from_slice(&at.to_be_bytes());
         model.insert((DirectoryId(1 << 16), key, Reverse(random.commit())), Some(random.bytes(40_000)));
     }
@@ -355,6 +356,11 @@ fn no_flipped_byte_goes_unnoticed() {
         assert!(used > 800 && bytes.len() <= 4 * 4096, "{used} of {}", bytes.len());
         assert!(!check_damaged(&model, &meta, bytes.clone()));
         for at in 0..bytes.len() {
+            // Within long padding, one byte in 32 will do.
+            if at % 32 != 0 && bytes[at.saturating_sub(16)..bytes.len().min(at + 16)].iter().all(|&b| b == 0)
+            {
+                continue;
+            }
             let mut damaged = bytes.clone();
             damaged[at] ^= 1 << (at % 8);
             assert!(check_damaged(&model, &meta, damaged), "the flip at {at} went unnoticed");
@@ -528,87 +534,75 @@ fn the_cache_keeps_to_its_budget() {
         assert!(fixture.cache.bytes() <= 300_000);
     }
     assert!(fixture.cache.bytes() > 200_000, "and makes use of it");
+
+    let large: Model =
+        [((DirectoryId(1 << 16), vec![1], Reverse(Commit(1050))), Some(vec![7; 90_000]))].into();
+    let (bytes, meta) = write(&large, SegmentOptions::default(), 1);
+    let fixture = self::fixture(bytes, meta, 300_000);
+    for _ in 0..2 {
+        assert!(fixture.get(DirectoryId(1 << 16), &[1], Commit(1100)).unwrap().is_some());
+    }
+    assert!(fixture.cache.bytes() < 5000, "a block above its share is read, not kept");
 }
 
-/// Figures for the report: `cargo test --release segment_figures -- --ignored --nocapture`.
+/// Changes bytes of a block and seals it again, as a fuzzer that knows the checksum would.
 #[test]
-#[ignore = "measures; no property"]
-fn segment_figures() {
-    let count = 1_000_000u64;
-    let mut random = Random(1);
-    let key = |at: u64| format!("user{:020}", at * 7);
-    let values: Vec<u8> = random.bytes(1 << 20);
+fn well_sealed_garbage_breaks_nothing() {
+    let mut random = Random(51);
+    let model = random_model(&mut random, 3000, 400);
     for options in [SegmentOptions::default(), lz4()] {
-        let start = std::time::Instant::now();
-        let mut writer = SegmentWriter::new(options, IDENTITY);
-        let mut bytes = Vec::with_capacity(200 << 20);
-        let mut copied = std::time::Duration::ZERO;
-        let mut key_buffer = key(0).into_bytes();
-        for at in 0..count {
-            let mut number = at * 7;
-            for digit in key_buffer.iter_mut().rev().take(20) {
-                *digit = b'0' + (number % 10) as u8;
-                number /= 10;
-            }
-            let value = &values[(at * 64 % (1 << 19)) as usize..][..100];
-            let directory = DirectoryId(1 << 16);
-            writer.add(&Entry {
-                directory,
-                key: &key_buffer,
-                commit: Commit(1001 + at % 100),
-                value: Some(value),
-            });
-            if let Some(chunk) = writer.take_output() {
-                let copy = std::time::Instant::now();
-                bytes.extend_from_slice(&chunk);
-                writer.recycle(chunk);
-                copied += copy.elapsed();
-            }
-        }
-        let (rest, meta) = writer.finish();
-        rest.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
-        let took = start.elapsed() - copied;
-        println!(
-            "{:?}: add {} ns, {} bytes/entry",
-            options.compression,
-            took.as_nanos() / u128::from(count),
-            bytes.len() as u64 / count
-        );
-
-        let fixture = fixture(bytes, meta, 1 << 30);
-        for name in ["stream", "scan, cold", "scan, cached"] {
-            let mut cursor = match name {
-                "stream" => SegmentCursor::stream(fixture.segment.clone()),
-                _ => SegmentCursor::scan(fixture.segment.clone(), fixture.cache.clone()),
-            };
-            let start = std::time::Instant::now();
-            let sum = block_on(&fixture.io, async {
-                let mut sum = 0;
-                let mut more = cursor.seek_first().await.unwrap();
-                while more {
-                    sum += cursor
-                        .entry()
-                        .map_or(0, |entry| entry.key.len() + entry.value.map_or(0, <[u8]>::len));
-                    more = cursor.next().await.unwrap();
+        let (bytes, meta) = write(&model, options, 1);
+        let seed = meta.identity.seed();
+        let fixture = fixture(bytes.clone(), meta.clone(), 1 << 20);
+        let mut cursor = SegmentCursor::stream(fixture.segment.clone());
+        assert!(block_on(&fixture.io, cursor.seek_first()).unwrap());
+        let data = cursor.block_ptr();
+        let mut survived = 0;
+        for (ptr, kind) in [(data, BlockKind::Data), (meta.root.block, BlockKind::Leaf)] {
+            let kind = if kind == BlockKind::Leaf && meta.depth > 1 { BlockKind::Node } else { kind };
+            let sound = &bytes[ptr.offset as usize..ptr.end() as usize];
+            assert!(Block::decode(&Stored::Borrowed(sound), ptr, kind, seed, &meta).is_ok());
+            for _ in 0..2000 {
+                let mut stored = sound.to_vec();
+                for _ in 0..1 + random.below(4) {
+                    // Mostly where the structure is: header, prefix, first entries, offsets.
+                    let at = match random.below(3) {
+                        0 => 8 + random.below(100),
+                        1 => stored.len() as u64 - 1 - random.below(100),
+                        _ => 8 + random.below(stored.len() as u64 - 8),
+                    };
+                    let at = (at as usize).min(stored.len() - 1);
+                    stored[at] = [0, 1, 0x7f, 0x80, 0xff, random.next() as u8][random.below(6) as usize];
                 }
-                sum
-            });
-            println!("  {name}: {} ns/entry ({sum})", start.elapsed().as_nanos() / u128::from(count));
-        }
-        let keys: Vec<String> = (0..200_000).map(|_| key(random.below(count))).collect();
-        let small: Vec<String> = (0..200_000).map(|_| key(random.below(2000))).collect();
-        let absent: Vec<String> = (0..200_000).map(|_| key(random.below(count)) + "x").collect();
-        for (name, keys) in
-            [("warm up", &keys), ("get, all cached", &keys), ("get, hot 2000", &small), ("absent", &absent)]
-        {
-            let start = std::time::Instant::now();
-            let mut found = 0;
-            for key in keys {
-                found += u32::from(
-                    fixture.get(DirectoryId(1 << 16), key.as_bytes(), Commit(1100)).unwrap().is_some(),
-                );
+                let checksum = block_checksum(&stored, seed, ptr.offset);
+                stored[..8].copy_from_slice(&checksum.to_le_bytes());
+                let Ok(block) = Block::decode(&Stored::Borrowed(&stored), ptr, kind, seed, &meta) else {
+                    continue;
+                };
+                survived += 1;
+                let key = random.bytes(9);
+                let target = Target::new(DirectoryId(random.next() >> 40), &key, 5);
+                assert!(block.rank(&target, true) <= block.count());
+                assert!(block.find(&target).is_none_or(|at| at < block.count()));
+                for at in 0..block.count() {
+                    let (entry, range) = block.entry_and_range(at);
+                    assert_eq!(entry.value, block.slice(range));
+                    if kind != BlockKind::Data {
+                        assert!(block.child(at).block.end() <= ptr.offset);
+                    }
+                }
             }
-            println!("  {name}: {} ns ({found} found)", start.elapsed().as_nanos() / keys.len() as u128);
+        }
+        assert!(survived > 300, "{survived}: most of it never got past the checks");
+        let mut encoded = Vec::new();
+        meta.encode(&mut encoded);
+        for _ in 0..2000 {
+            let mut garbage = encoded.clone();
+            let at = random.below(garbage.len() as u64) as usize;
+            garbage[at] = random.next() as u8;
+            if let Some(meta) = SegmentMeta::decode(&mut Reader::new(&garbage)) {
+                assert!(meta.root.block.end() <= meta.file_bytes && meta.min() <= meta.max());
+            }
         }
     }
 }

@@ -6,10 +6,10 @@ use super::filter::{Filter, directory_hash, key_hash};
 use super::meta::{FOOTER_BYTES_MAX, check_header, footer_bytes_of, read_footer};
 use super::reader::Segment;
 use super::{CHUNK_BYTES, DIRECTORY_BYTES};
+use crate::disk::IoBuf;
 use crate::entry::DirectoryId;
 use crate::error::Result;
 use crate::limits::PAGE_BYTES;
-use bytes::Bytes;
 use std::rc::Rc;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -41,8 +41,8 @@ impl Segment {
         Ok(())
     }
 
-    async fn read_through(&self, offset: u64, bytes: u64) -> Result<Bytes> {
-        let ticket = self.start_read(offset, bytes).await?;
+    async fn read_through(&self, offset: u64, bytes: u64) -> Result<IoBuf> {
+        let ticket = self.start_read(offset, bytes, IoBuf::default()).await?;
         self.finish_read(offset, ticket).await
     }
 
@@ -56,9 +56,9 @@ impl Segment {
         let tail = self.read_through(file_bytes - tail_bytes, tail_bytes).await?;
         let at_end = |why: &str| self.damaged(file_bytes - PAGE_BYTES as u64, why);
         let footer_bytes = footer_bytes_of(&tail).map_err(at_end)?;
-        let footer = tail.len().checked_sub(footer_bytes).map(|at| tail.slice(at..));
+        let footer = tail.len().checked_sub(footer_bytes).and_then(|at| tail.get(at..));
         let footer = footer.ok_or_else(|| at_end("the footer is longer than the file"))?;
-        if read_footer(&footer, file_bytes).map_err(at_end)? != *self.meta() {
+        if read_footer(footer, file_bytes).map_err(at_end)? != *self.meta() {
             return Err(at_end("the footer describes another segment than the manifest"));
         }
         Ok(file_bytes - footer_bytes as u64)
