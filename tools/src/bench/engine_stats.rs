@@ -1,0 +1,116 @@
+//! The engine's stats, reduced to what a run reports: the only place that knows their fields.
+
+use super::record::Latency;
+use hdrhistogram::Histogram;
+use quipu::Stats;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// All shards together.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Totals {
+    /// Commits since the engine was opened.
+    pub(crate) commits: u64,
+    /// Bytes of keys and values committed.
+    pub(crate) bytes_in: u64,
+    /// Bytes written to the log.
+    pub(crate) log_bytes: u64,
+    /// Writes to the log.
+    pub(crate) log_groups: u64,
+    /// Bytes written to segments.
+    pub(crate) segment_bytes: u64,
+    /// Carries finished.
+    pub(crate) carries_done: u64,
+    /// Block cache hits and misses.
+    pub(crate) cache_hits: u64,
+    pub(crate) cache_misses: u64,
+    /// Wakes of shards sent and saved by their mailboxes.
+    pub(crate) wakes_sent: u64,
+    pub(crate) wakes_saved: u64,
+    /// Now: live segments by level, parts of bases, spills, bytes that compaction has still to do.
+    pub(crate) segments: BTreeMap<u8, usize>,
+    pub(crate) base_parts: usize,
+    pub(crate) spills: usize,
+    pub(crate) backlog_bytes: u64,
+    /// Now: the first shard that is stalled or poisoned, and why.
+    pub(crate) trouble: Option<String>,
+}
+
+impl From<&Stats> for Totals {
+    fn from(stats: &Stats) -> Self {
+        let mut totals = Totals::default();
+        for shard in &stats.shards {
+            totals.commits += shard.commits;
+            totals.bytes_in += shard.bytes_in;
+            totals.log_bytes += shard.log_bytes;
+            totals.log_groups += shard.log_groups;
+            totals.segment_bytes += shard.segment_bytes;
+            totals.carries_done += shard.carries_done;
+            totals.cache_hits += shard.cache_hits;
+            totals.cache_misses += shard.cache_misses;
+            totals.wakes_sent += shard.mailbox_wakes_sent;
+            totals.wakes_saved += shard.mailbox_wakes_saved;
+            for level in shard.levels.iter().filter(|level| level.segments > 0) {
+                *totals.segments.entry(level.level.0).or_default() += level.segments;
+            }
+            totals.base_parts += shard.base.as_ref().map_or(0, |base| base.parts);
+            totals.spills += shard.spills;
+            totals.backlog_bytes += shard.backlog_bytes;
+            if let Some(error) = shard.poisoned.as_ref().or(shard.stalled.as_ref()) {
+                totals.trouble.get_or_insert_with(|| format!("shard {}: {error}", shard.shard));
+            }
+        }
+        totals
+    }
+}
+
+impl Totals {
+    /// Segments by level on one line: "L8:3 L9:1 base:12".
+    pub(crate) fn levels(&self) -> String {
+        let mut text = String::new();
+        for (level, segments) in &self.segments {
+            let _ = write!(text, "L{level}:{segments} ");
+        }
+        if self.base_parts > 0 {
+            let _ = write!(text, "base:{} ", self.base_parts);
+        }
+        if self.spills > 0 {
+            let _ = write!(text, "spills:{} ", self.spills);
+        }
+        if text.is_empty() { "no segments".to_string() } else { text.trim_end().to_string() }
+    }
+}
+
+/// A stage of a commit, or what else has a histogram.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Stage {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// All shards together, since the engine was opened; in nanoseconds, save the group sizes (in commits).
+    pub(crate) values: Latency,
+}
+
+/// The name of the one stage that does not count nanoseconds.
+pub(crate) const GROUP_SIZES: &str = "commits per log write";
+
+/// The stages, each merged over the shards.
+pub(crate) fn stages(stats: &Stats) -> Vec<Stage> {
+    let of = |name, histogram: fn(&quipu::StageHistograms) -> &Histogram<u64>| {
+        let mut merged = super::record::histogram();
+        merged.auto(true);
+        for shard in &stats.shards {
+            // With resizing on, only a histogram that cannot grow any more refuses; it then lacks that shard.
+            let _ = merged.add(histogram(&shard.stages));
+        }
+        Stage { name, values: Latency::from(&merged) }
+    };
+    vec![
+        of("mailbox", |stages| &stages.mailbox),
+        of("sequenced", |stages| &stages.sequenced),
+        of("log write", |stages| &stages.log_write),
+        of("acknowledged", |stages| &stages.acknowledged),
+        of("slice of compaction", |stages| &stages.slice),
+        of(GROUP_SIZES, |stages| &stages.group_commits),
+    ]
+}

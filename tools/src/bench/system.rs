@@ -1,0 +1,86 @@
+//! What the machine is, and what this process takes of it.
+
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
+use serde::Serialize;
+use std::fs;
+use std::ops::Sub;
+
+/// The machine of a run, as far as it matters to the figures.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Machine {
+    pub(crate) kernel: String,
+    pub(crate) architecture: String,
+    pub(crate) cpu: String,
+    pub(crate) cores: usize,
+    pub(crate) memory_bytes: u64,
+}
+
+impl Machine {
+    /// This machine. What the system does not tell is "unknown" or 0.
+    pub(crate) fn here() -> Self {
+        let (kernel, architecture) = nix::sys::utsname::uname().map_or_else(
+            |_| ("unknown".to_string(), "unknown".to_string()),
+            |name| (name.release().to_string_lossy().into(), name.machine().to_string_lossy().into()),
+        );
+        let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        Machine {
+            kernel,
+            architecture,
+            cpu: cpu.map_or("unknown", |(_, model)| model).to_string(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_bytes: kibibytes("/proc/meminfo", "MemTotal:"),
+        }
+    }
+}
+
+/// Processor time of this process, in seconds.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct Cpu {
+    pub(crate) user: f64,
+    pub(crate) system: f64,
+}
+
+impl Cpu {
+    /// Since the process started.
+    pub(crate) fn now() -> Self {
+        let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+        getrusage(UsageWho::RUSAGE_SELF).map_or(Cpu::default(), |usage| Cpu {
+            user: seconds(usage.user_time()),
+            system: seconds(usage.system_time()),
+        })
+    }
+
+    /// User and system together.
+    pub(crate) fn total(self) -> f64 {
+        self.user + self.system
+    }
+}
+
+impl Sub for Cpu {
+    type Output = Cpu;
+
+    fn sub(self, before: Cpu) -> Cpu {
+        Cpu { user: self.user - before.user, system: self.system - before.system }
+    }
+}
+
+/// The most memory that this process has had so far, in bytes.
+pub(crate) fn memory_peak() -> u64 {
+    kibibytes("/proc/self/status", "VmHWM:")
+}
+
+/// The memory that this process has now, in bytes.
+pub(crate) fn memory_now() -> u64 {
+    kibibytes("/proc/self/status", "VmRSS:")
+}
+
+/// A line like "VmHWM:   1234 kB" of a file under /proc, in bytes.
+fn kibibytes(file: &str, field: &str) -> u64 {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.split_whitespace().next()?.parse::<u64>().ok());
+    value.unwrap_or(0) * 1024
+}
