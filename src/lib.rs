@@ -70,6 +70,8 @@ mod table;
 mod view;
 
 pub use answer::Answer;
+#[doc(no_inline)]
+pub use bytes::Bytes;
 pub use batch::Batch;
 pub use engine::{
     BlockingScan, CommitId, Directory, Engine, RecoveryReport, Retained, Scan, ShardRecovery, Snapshot,

@@ -117,6 +117,16 @@ pub enum CarryKind {
     Spill,
 }
 
+impl std::fmt::Display for CarryKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            CarryKind::Segment => "carry",
+            CarryKind::Fold => "fold",
+            CarryKind::Spill => "spill",
+        })
+    }
+}
+
 /// A carry in flight.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CarryStats {

@@ -66,6 +66,18 @@ pub struct RecoveryReport {
     pub shards: Vec<ShardRecovery>,
 }
 
+impl RecoveryReport {
+    /// Commits replayed from the logs.
+    pub fn replayed(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.replayed).sum()
+    }
+
+    /// Bytes of log read.
+    pub fn log_bytes(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.log_bytes).sum()
+    }
+}
+
 /// What recovering one shard took.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]

@@ -19,8 +19,8 @@ pub(crate) fn inspect(path: &Path, after: Option<&str>, limit: usize) -> Result<
     println!(
         "recovered in {}: {} commits from {} of log",
         duration(recovery.took),
-        thousands(recovery.commits),
-        bytes(recovery.log_bytes)
+        thousands(recovery.replayed()),
+        bytes(recovery.log_bytes())
     );
     for shard in &engine.stats().wait()?.shards {
         println!("\nshard {}", shard.shard);

@@ -20,7 +20,7 @@ impl Target for Local {
     }
 
     async fn scan(&self, directory: &Directory, from: Key, limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
-        self.range(directory, from..).limit(limit).collect().await
+        self.range(directory, from..)?.limit(limit).collect().await
     }
 }
 

@@ -49,8 +49,8 @@ impl From<&Stats> for Totals {
             totals.carries_done += shard.carries_done;
             totals.cache_hits += shard.cache_hits;
             totals.cache_misses += shard.cache_misses;
-            totals.wakes_sent += shard.mailbox_wakes_sent;
-            totals.wakes_saved += shard.mailbox_wakes_saved;
+            totals.wakes_sent += shard.wakes_sent;
+            totals.wakes_saved += shard.wakes_saved;
             for level in shard.levels.iter().filter(|level| level.segments > 0) {
                 *totals.segments.entry(level.level.0).or_default() += level.segments;
             }
@@ -96,7 +96,7 @@ pub(crate) const GROUP_SIZES: &str = "commits per log write";
 
 /// The stages, each merged over the shards.
 pub(crate) fn stages(stats: &Stats) -> Vec<Stage> {
-    let of = |name, histogram: fn(&quipu::StageHistograms) -> &Histogram<u64>| {
+    let of = |name, histogram: fn(&quipu::Stages) -> &Histogram<u64>| {
         let mut merged = super::record::histogram();
         merged.auto(true);
         for shard in &stats.shards {

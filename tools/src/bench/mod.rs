@@ -334,8 +334,8 @@ impl Session {
         report.recovery = Some(Recovery {
             seconds: recovery.took.as_secs_f64(),
             open_seconds,
-            commits_replayed: recovery.commits,
-            log_bytes: recovery.log_bytes,
+            commits_replayed: recovery.replayed(),
+            log_bytes: recovery.log_bytes(),
         });
         println!("reopened in {}, verifying", units::duration(recovery.took));
         let interrupted = self.interrupted.clone();

@@ -89,7 +89,7 @@ impl BenchOptions {
     pub(crate) fn engine(&self) -> quipu::Options {
         let mut options = quipu::Options::new().durability(self.durability.0).io(match self.io {
             Io::Auto => IoChoice::Auto,
-            Io::Ring => IoChoice::IoUring,
+            Io::Ring => IoChoice::Require,
             Io::Plain => IoChoice::Plain,
         });
         if let Some(shards) = self.shards {
