@@ -63,9 +63,7 @@ impl<T> Future for Answer<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
         match &mut self.state {
             // A shard that went away without an answer has been closed.
-            State::Sent(receiver) => {
-                Pin::new(receiver).poll(cx).map(|got| got.unwrap_or(Err(Error::Closed)))
-            }
+            State::Sent(receiver) => Pin::new(receiver).poll(cx).map(|got| got.unwrap_or(Err(Error::Closed))),
             State::Waiting(future) => future.as_mut().poll(cx),
             State::Ready(result) => Poll::Ready(result.take().unwrap_or(Err(Error::Closed))),
         }

@@ -87,7 +87,12 @@ impl Batch {
     }
 
     /// Sets a key to a value.
-    pub fn put(&mut self, directory: &Directory, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> &mut Self {
+    pub fn put(
+        &mut self,
+        directory: &Directory,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+    ) -> &mut Self {
         self.add(directory.name(), key.as_ref(), Some(value.as_ref()));
         self
     }

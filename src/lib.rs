@@ -70,9 +70,9 @@ mod table;
 mod view;
 
 pub use answer::Answer;
+pub use batch::Batch;
 #[doc(no_inline)]
 pub use bytes::Bytes;
-pub use batch::Batch;
 pub use engine::{
     BlockingScan, CommitId, Directory, Engine, RecoveryReport, Retained, Scan, ShardRecovery, Snapshot,
 };

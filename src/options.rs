@@ -4,8 +4,8 @@
 //! existing engine takes them from its folder, and naming another value is an error. The others belong to one
 //! opening (cache, durability, …).
 
-use crate::error::{Error, Result};
 pub use crate::disk::IoChoice;
+use crate::error::{Error, Result};
 use crate::levels::Retention;
 use crate::limits;
 use std::time::Duration;
@@ -244,7 +244,10 @@ impl Options {
         }
         let page = limits::PAGE_BYTES as u64;
         if self.log_file_bytes.is_some_and(|bytes| bytes < 8 * page || bytes % page != 0 || bytes > 1 << 32) {
-            return bad("log_file_bytes", format!("must be a multiple of {page}, from {} to 4 GiB", 8 * page));
+            return bad(
+                "log_file_bytes",
+                format!("must be a multiple of {page}, from {} to 4 GiB", 8 * page),
+            );
         }
         if !(3..=100).contains(&self.log_files_max) {
             return bad("log_files_max", "must be 3 to 100".into());
@@ -309,7 +312,11 @@ impl Fixed {
 
     /// Refuses options that contradict what the engine was created with.
     pub(crate) fn agree(&self, options: &Options) -> Result<()> {
-        fn same<T: PartialEq + std::fmt::Debug>(option: &'static str, asked: Option<T>, has: T) -> Result<()> {
+        fn same<T: PartialEq + std::fmt::Debug>(
+            option: &'static str,
+            asked: Option<T>,
+            has: T,
+        ) -> Result<()> {
             match asked {
                 Some(asked) if asked != has => Err(Error::Options {
                     option,

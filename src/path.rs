@@ -153,9 +153,15 @@ mod tests {
     fn the_root_alone_decides_the_shard() {
         let shard = |path: &str| Name::new(path.as_bytes(), 2, 7).map(|name| name.shard()).ok();
         assert_eq!(shard("a/b"), shard("a/b/c/d"));
-        assert_eq!(Name::new(b"a/b/c", 2, 7).map(|name| name.root().to_string()).ok(), Some("a/b".to_string()));
+        assert_eq!(
+            Name::new(b"a/b/c", 2, 7).map(|name| name.root().to_string()).ok(),
+            Some("a/b".to_string())
+        );
         let spread: std::collections::BTreeSet<_> = (0..100).map(|i| shard(&format!("a/{i}"))).collect();
         assert_eq!(spread.len(), 7, "roots spread over all shards");
-        assert_eq!(shard("acme/users"), Some(xxh3_64(b"acme/users") as u16 % 7).map(|_| (xxh3_64(b"acme/users") % 7) as u16));
+        assert_eq!(
+            shard("acme/users"),
+            Some(xxh3_64(b"acme/users") as u16 % 7).map(|_| (xxh3_64(b"acme/users") % 7) as u16)
+        );
     }
 }

@@ -131,7 +131,9 @@ impl View {
     pub(crate) fn pieces(&self, divisor: crate::levels::Divisor) -> Vec<Piece> {
         let base = (self.base_end > Commit::ZERO).then_some(Piece::Base(self.base_end));
         let sources = self.sources.iter().rev().map(|source| match source {
-            Source::Segment(segment) if Kind::from_byte(segment.meta().identity.kind) == Some(Kind::Window) => {
+            Source::Segment(segment)
+                if Kind::from_byte(segment.meta().identity.kind) == Some(Kind::Window) =>
+            {
                 let identity = &segment.meta().identity;
                 Window::ending_at(divisor, identity.last, identity.level)
                     .map_or(Piece::Spill(source.span()), Piece::Segment)

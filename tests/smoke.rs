@@ -40,7 +40,13 @@ fn carries_run_and_everything_stays_readable() {
         .run_on(&users, async move |local: quipu::Local| {
             for round in 0..100u32 {
                 let commits: Vec<_> = (0..100u32)
-                    .map(|number| local.put(&copy, format!("key{:06}", (round * 100 + number) % 3000), format!("value {round} {number}")))
+                    .map(|number| {
+                        local.put(
+                            &copy,
+                            format!("key{:06}", (round * 100 + number) % 3000),
+                            format!("value {round} {number}"),
+                        )
+                    })
                     .collect();
                 for commit in commits {
                     commit.await.unwrap();
@@ -51,7 +57,13 @@ fn carries_run_and_everything_stays_readable() {
         .unwrap();
     let stats = engine.stats().wait().unwrap();
     println!("{:#?}", stats.shards[0].levels);
-    println!("base {:?} carries {:?} done {} backlog {}", stats.shards[0].base, stats.shards[0].carries, stats.shards[0].carries_done, stats.shards[0].backlog_bytes);
+    println!(
+        "base {:?} carries {:?} done {} backlog {}",
+        stats.shards[0].base,
+        stats.shards[0].carries,
+        stats.shards[0].carries_done,
+        stats.shards[0].backlog_bytes
+    );
     assert_eq!(users.iter().blocking().map(|entry| entry.unwrap()).count(), 3000);
     engine.close().unwrap();
     let engine = options.open(folder.path()).unwrap();

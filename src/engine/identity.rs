@@ -164,7 +164,8 @@ fn decode(bytes: &[u8]) -> std::result::Result<Fixed, (usize, String)> {
         text.parse().map_err(|_| (0, format!("{name} is not a number it can be: {text:?}")))
     }
     Ok(Fixed {
-        engine: u128::from_str_radix(value("engine")?, 16).map_err(|_| (0, "engine is not a number".into()))?,
+        engine: u128::from_str_radix(value("engine")?, 16)
+            .map_err(|_| (0, "engine is not a number".into()))?,
         shards: number("shards", value("shards")?)?,
         divisor: number("divisor", value("divisor")?)?,
         root_components: number("root_components", value("root_components")?)?,

@@ -181,7 +181,8 @@ impl Engine {
             fixed
         };
 
-        let Started { threads, mailboxes, shards, io_kind, io_fallback } = host::start(root, &fixed, options, &lock)?;
+        let Started { threads, mailboxes, shards, io_kind, io_fallback } =
+            host::start(root, &fixed, options, &lock)?;
         let recovery = RecoveryReport { took: started.elapsed(), shards };
         Ok(Engine {
             inner: Arc::new(EngineInner {

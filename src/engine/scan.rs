@@ -92,12 +92,7 @@ pub struct Scan {
 }
 
 impl Scan {
-    pub(crate) fn new(
-        engine: Arc<EngineInner>,
-        name: Name,
-        held: Option<Arc<Held>>,
-        range: RangeOf,
-    ) -> Self {
+    pub(crate) fn new(engine: Arc<EngineInner>, name: Name, held: Option<Arc<Held>>, range: RangeOf) -> Self {
         Scan { engine, name, held, pages: Pages::new(range.clone()), range }
     }
 
@@ -215,7 +210,10 @@ mod tests {
 
     #[test]
     fn reversed_ranges_are_refused_and_empty_ones_are_not() {
-        let range = |low, high| RangeOf { low: Bound::Included(Bytes::from_static(low)), high: Bound::Excluded(Bytes::from_static(high)) };
+        let range = |low, high| RangeOf {
+            low: Bound::Included(Bytes::from_static(low)),
+            high: Bound::Excluded(Bytes::from_static(high)),
+        };
         assert!(range(b"b", b"a").check().is_err());
         assert!(range(b"a", b"a").check().is_ok() && range(b"a", b"a").is_empty());
         assert!(range(b"a", b"b").check().is_ok() && !range(b"a", b"b").is_empty());

@@ -122,7 +122,6 @@ impl Snapshot {
             Ok(()) => {
                 let name = Some(directory.name().clone());
                 super::directory::children(&self.held.engine, self.held.shard, name, after, limit, self.at())
-                    
             }
             Err(error) => Answer::ready(Err(error)),
         }

@@ -58,11 +58,19 @@ impl Cursor {
     pub(crate) fn step(&mut self, back: bool) -> bool {
         match self {
             Cursor::Table(cursor) => {
-                if back { cursor.prev() } else { cursor.next() }
+                if back {
+                    cursor.prev()
+                } else {
+                    cursor.next()
+                }
                 true
             }
             Cursor::Segment(cursor) => {
-                if back { cursor.step_back() } else { cursor.step() }
+                if back {
+                    cursor.step_back()
+                } else {
+                    cursor.step()
+                }
             }
             Cursor::Parts(_) => false,
         }

@@ -39,7 +39,13 @@ impl Merge {
     async fn seek_all(&mut self, place: Place<'_>) -> Result<()> {
         let back = self.back;
         match &mut self.cursors[..] {
-            [only] => if back { only.seek_back(place).await? } else { only.seek(place).await? },
+            [only] => {
+                if back {
+                    only.seek_back(place).await?
+                } else {
+                    only.seek(place).await?
+                }
+            }
             cursors => {
                 let seeks = cursors.iter_mut().map(|cursor| async move {
                     if back { cursor.seek_back(place).await } else { cursor.seek(place).await }

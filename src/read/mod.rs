@@ -52,10 +52,8 @@ async fn find(
     key: &[u8],
 ) -> Result<Option<Found>> {
     let at = frame.commit;
-    let own = |entry: Entry<'_>| Found {
-        commit: entry.commit,
-        value: entry.value.map(Bytes::copy_from_slice),
-    };
+    let own =
+        |entry: Entry<'_>| Found { commit: entry.commit, value: entry.value.map(Bytes::copy_from_slice) };
     if let Some(found) = frame.active.with(|memtable| memtable.get(directory, key, at).map(own)) {
         return Ok(Some(found));
     }

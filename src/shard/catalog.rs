@@ -68,8 +68,12 @@ impl Catalog {
         let hash = hash_of(path);
         let epoch = self.epoch;
         match self.table.find_mut(hash, |binding| binding.hash == hash && *binding.path == *path) {
-            Some(binding) if binding.epoch == epoch && binding.id == id => binding.since = binding.since.min(since),
-            Some(binding) => (binding.id, binding.since, binding.epoch, binding.used) = (id, since, epoch, true),
+            Some(binding) if binding.epoch == epoch && binding.id == id => {
+                binding.since = binding.since.min(since)
+            }
+            Some(binding) => {
+                (binding.id, binding.since, binding.epoch, binding.used) = (id, since, epoch, true)
+            }
             None => {
                 self.make_room();
                 let binding = Binding { hash, path: path.into(), id, since, epoch, used: true };

@@ -210,7 +210,8 @@ impl State {
     /// Whether the memtables have room for a commit of `bytes`.
     #[inline]
     pub(crate) fn memory_admits(&self, config: &Config, bytes: usize) -> bool {
-        self.tip.frozen_bytes == 0 || self.tip.frozen_bytes + self.tip.active.memory() + bytes <= config.memtable_bytes
+        self.tip.frozen_bytes == 0
+            || self.tip.frozen_bytes + self.tip.active.memory() + bytes <= config.memtable_bytes
     }
 
     /// Whether more than a share of the log's files is in use.
@@ -346,9 +347,7 @@ impl Core {
                 let parts = state.tip.view.parts.clone();
                 (state.work_of(*carry), Box::pin(compact::fold::fold(context, *to, inputs(), parts)))
             }
-            Task::Spill(table) => {
-                (table.bytes(), Box::pin(compact::carry::spill(context, table.clone())))
-            }
+            Task::Spill(table) => (table.bytes(), Box::pin(compact::carry::spill(context, table.clone()))),
         };
         state.compaction.jobs.push(Job { task, total, throttle, outbox, work: Some(work) });
     }

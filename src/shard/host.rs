@@ -83,7 +83,12 @@ pub(crate) fn random_id() -> u128 {
 }
 
 /// Opens all shards, each on a thread of its own, and waits until they are.
-pub(crate) fn start(root: &Path, fixed: &Fixed, options: &Options, lock: &Arc<std::fs::File>) -> Result<Started> {
+pub(crate) fn start(
+    root: &Path,
+    fixed: &Fixed,
+    options: &Options,
+    lock: &Arc<std::fs::File>,
+) -> Result<Started> {
     let cores = core_affinity::get_core_ids().unwrap_or_default();
     let mut mailboxes = Vec::new();
     let mut waiting = Vec::new();
@@ -230,7 +235,9 @@ fn run(setup: Setup, opened: &mpsc::Sender<Result<Opened>>) {
 fn name_shard(error: Error, shard: u16) -> Error {
     let put = |file: String| format!("shard-{shard:04}/{file}");
     match error {
-        Error::Damaged { file, offset, why, window } => Error::Damaged { file: put(file), offset, why, window },
+        Error::Damaged { file, offset, why, window } => {
+            Error::Damaged { file: put(file), offset, why, window }
+        }
         Error::Io { operation, file, source } => Error::Io { operation, file: put(file), source },
         Error::NoSpace { file } => Error::NoSpace { file: put(file) },
         other => other,

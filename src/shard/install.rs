@@ -10,12 +10,12 @@
 use super::{Core, State};
 use crate::codec::{Reader, put_prefixed, put_varint};
 use crate::compact::Change;
+use crate::entry::DirectoryId;
 use crate::error::Result;
 use crate::levels::{Aligned, Commit, History, Level, Retention, Span};
 use crate::manifest::{Edit, Manifest};
 use crate::segment::{Segment, SegmentMeta};
 use crate::view::{FullKey, Kind, Part, Source, View, work_bytes};
-use crate::entry::DirectoryId;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
@@ -126,7 +126,10 @@ impl State {
             }
             Change::Spill { segment, span } => {
                 // Where its carry was installed meanwhile, there is nothing to spill any more.
-                let table = view.sources.iter().any(|source| matches!(source, Source::Table(_)) && source.span() == span);
+                let table = view
+                    .sources
+                    .iter()
+                    .any(|source| matches!(source, Source::Table(_)) && source.span() == span);
                 if table {
                     view.take_within(span);
                     edit.add.push((segment.name().to_string(), encode_role(Kind::Spill, None, &segment)));

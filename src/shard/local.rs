@@ -1,8 +1,8 @@
 //! The local handle: commits and reads on the shard's own thread, with nothing in between.
 
+use super::Core;
 use super::sequence::{Sequenced, Slot, Verdict, queue_batch};
 use super::waiters::Barrier;
-use super::Core;
 use crate::batch::{Batch, OpRef};
 use crate::engine::scan::RangeOf;
 use crate::engine::{CommitId, Directory, EngineInner};
@@ -172,7 +172,11 @@ impl Local {
     /// # Errors
     ///
     /// [`Error::WrongShard`], and [`Error::Invalid`] for a reversed range.
-    pub fn range<K: AsRef<[u8]>>(&self, directory: &Directory, range: impl RangeBounds<K>) -> Result<LocalScan> {
+    pub fn range<K: AsRef<[u8]>>(
+        &self,
+        directory: &Directory,
+        range: impl RangeBounds<K>,
+    ) -> Result<LocalScan> {
         self.snapshot().scan(directory, RangeOf::bounds(range))
     }
 
@@ -347,7 +351,11 @@ impl LocalSnapshot {
     }
 
     /// The entries within a range of keys. Errors as [`Local::range`].
-    pub fn range<K: AsRef<[u8]>>(&self, directory: &Directory, range: impl RangeBounds<K>) -> Result<LocalScan> {
+    pub fn range<K: AsRef<[u8]>>(
+        &self,
+        directory: &Directory,
+        range: impl RangeBounds<K>,
+    ) -> Result<LocalScan> {
         self.clone().scan(directory, RangeOf::bounds(range))
     }
 

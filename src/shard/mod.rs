@@ -157,7 +157,11 @@ impl Core {
     /// All that a read of the newest commit needs.
     pub(crate) fn frame(&self) -> Frame {
         let state = self.state.borrow();
-        Frame { commit: state.tip.schedule.at, active: state.tip.active.clone(), view: state.tip.view.clone() }
+        Frame {
+            commit: state.tip.schedule.at,
+            active: state.tip.active.clone(),
+            view: state.tip.view.clone(),
+        }
     }
 
     /// All that a read as of a commit needs.

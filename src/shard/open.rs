@@ -11,7 +11,8 @@
 
 use super::compaction::Compaction;
 use super::install::{
-    FACT_BASE, FACT_HISTORY, FACT_SCHEDULE, Installer, decode_base, decode_history, decode_role, encode_history,
+    FACT_BASE, FACT_HISTORY, FACT_SCHEDULE, Installer, decode_base, decode_history, decode_role,
+    encode_history,
 };
 use super::schedule::Schedule;
 use super::tip::Tip;
@@ -78,7 +79,8 @@ impl Core {
 
         // 3. The log.
         let floor = schedule.at;
-        let covered: Vec<Span> = view.sources.iter().map(Source::span).filter(|span| span.last > floor).collect();
+        let covered: Vec<Span> =
+            view.sources.iter().map(Source::span).filter(|span| span.last > floor).collect();
         let mut tip = Tip::new(schedule, view, base_bytes);
         let mut replayed = 0;
         let mut apply = |commit: Commit, record: &[u8]| {
@@ -86,7 +88,9 @@ impl Core {
             replayed += u64::from(!held);
             match tip.apply(record, &config.budget, !held) {
                 Some(_) => Ok(()),
-                None => Err(Error::damaged("log", 0, format!("the record of commit {commit} does not read back"))),
+                None => {
+                    Err(Error::damaged("log", 0, format!("the record of commit {commit} does not read back")))
+                }
             }
         };
         let log = Log::recover(&io, log, identity, floor, &mut apply).await?;
@@ -215,7 +219,11 @@ async fn remove_orphans(io: &Io, segments: &BTreeMap<String, Vec<u8>>) -> Result
         match lengths.get(name) {
             None => return Err(Error::damaged(name, 0, "the file is gone")),
             Some(&has) if has != expected => {
-                return Err(Error::damaged(name, has.min(expected), format!("{has} bytes long, not {expected}")));
+                return Err(Error::damaged(
+                    name,
+                    has.min(expected),
+                    format!("{has} bytes long, not {expected}"),
+                ));
             }
             Some(_) => {}
         }

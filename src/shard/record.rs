@@ -23,10 +23,7 @@ pub(crate) fn put_op(record: &mut Vec<u8>, directory: DirectoryId, key: &[u8], v
 
 /// Calls `each` with every operation, in order. `None` where the bytes are no record.
 #[inline]
-pub(crate) fn each_op(
-    record: &[u8],
-    mut each: impl FnMut(DirectoryId, &[u8], Option<&[u8]>),
-) -> Option<()> {
+pub(crate) fn each_op(record: &[u8], mut each: impl FnMut(DirectoryId, &[u8], Option<&[u8]>)) -> Option<()> {
     let mut reader = Reader::new(record);
     while !reader.is_empty() {
         let kind = reader.u8()?;
@@ -63,7 +60,8 @@ mod tests {
         put_op(&mut record, DirectoryId(7), b"key", Some(b"value"));
         put_op(&mut record, DirectoryId(1 << 40), b"other", None);
         let mut seen = Vec::new();
-        let read = each_op(&record, |id, key, value| seen.push((id.0, key.to_vec(), value.map(<[u8]>::to_vec))));
+        let read =
+            each_op(&record, |id, key, value| seen.push((id.0, key.to_vec(), value.map(<[u8]>::to_vec))));
         assert_eq!(read, Some(()));
         assert_eq!(seen, [(7, b"key".to_vec(), Some(b"value".to_vec())), (1 << 40, b"other".to_vec(), None)]);
         assert_eq!(each_op(&record[..record.len() - 1], |_, _, _| {}), None);

@@ -62,21 +62,63 @@ pub(crate) struct Opened {
 
 /// A request to a shard.
 pub(crate) enum Request {
-    Commit { action: Action, durability: Durability, reply: ReplyTo<CommitId> },
-    Get { name: Name, key: Box<[u8]>, at: At, reply: ReplyTo<Option<Bytes>> },
-    GetMany { name: Name, keys: Vec<Box<[u8]>>, at: At, reply: ReplyTo<Vec<Option<Bytes>>> },
+    Commit {
+        action: Action,
+        durability: Durability,
+        reply: ReplyTo<CommitId>,
+    },
+    Get {
+        name: Name,
+        key: Box<[u8]>,
+        at: At,
+        reply: ReplyTo<Option<Bytes>>,
+    },
+    GetMany {
+        name: Name,
+        keys: Vec<Box<[u8]>>,
+        at: At,
+        reply: ReplyTo<Vec<Option<Bytes>>>,
+    },
     /// A page of a scan.
-    Page { name: Name, page: PageRequest, at: At, reply: ReplyTo<Page> },
-    Exists { name: Name, at: At, reply: ReplyTo<bool> },
+    Page {
+        name: Name,
+        page: PageRequest,
+        at: At,
+        reply: ReplyTo<Page>,
+    },
+    Exists {
+        name: Name,
+        at: At,
+        reply: ReplyTo<bool>,
+    },
     /// A page of the names under a directory, or of the top level.
-    Children { name: Option<Name>, after: Option<String>, limit: usize, at: At, reply: ReplyTo<Vec<String>> },
+    Children {
+        name: Option<Name>,
+        after: Option<String>,
+        limit: usize,
+        at: At,
+        reply: ReplyTo<Vec<String>>,
+    },
     /// Opens a snapshot, of the newest commit or as of another.
-    Open { commit: Option<Commit>, reply: ReplyTo<Opened> },
-    Retained { reply: ReplyTo<Retained> },
-    Barrier { reply: ReplyTo<()> },
-    Stats { reply: ReplyTo<Box<ShardStats>> },
-    Run { task: Box<dyn FnOnce(Local) + Send> },
-    Close { reply: ReplyTo<()> },
+    Open {
+        commit: Option<Commit>,
+        reply: ReplyTo<Opened>,
+    },
+    Retained {
+        reply: ReplyTo<Retained>,
+    },
+    Barrier {
+        reply: ReplyTo<()>,
+    },
+    Stats {
+        reply: ReplyTo<Box<ShardStats>>,
+    },
+    Run {
+        task: Box<dyn FnOnce(Local) + Send>,
+    },
+    Close {
+        reply: ReplyTo<()>,
+    },
 }
 
 impl Request {
@@ -90,4 +132,3 @@ impl Request {
         }
     }
 }
-

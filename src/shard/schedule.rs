@@ -60,7 +60,8 @@ impl Schedule {
 
     pub(crate) fn decode(bytes: &[u8], divisor: Divisor) -> Option<Self> {
         let mut reader = Reader::new(bytes);
-        let level = |number: u64| u8::try_from(number).ok().map(Level).filter(|&level| level <= divisor.level_max());
+        let level =
+            |number: u64| u8::try_from(number).ok().map(Level).filter(|&level| level <= divisor.level_max());
         let at = Commit(reader.varint()?);
         let flush_level = level(reader.varint()?)?;
         let base_end = Commit(reader.varint()?);

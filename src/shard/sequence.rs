@@ -177,16 +177,14 @@ impl Core {
                     }
                 }
                 Verdict::Refused(error) => reply.send(Err(error)),
-                Verdict::Wait => {
-                    match state.stuck(&self.config, action.bytes()) {
-                        Some(error) => reply.send(Err(error)),
-                        None => {
-                            let queued = Queued { action, durability, reply, arrived, resolving, permits };
-                            state.queue.push_front(queued);
-                            break;
-                        }
+                Verdict::Wait => match state.stuck(&self.config, action.bytes()) {
+                    Some(error) => reply.send(Err(error)),
+                    None => {
+                        let queued = Queued { action, durability, reply, arrived, resolving, permits };
+                        state.queue.push_front(queued);
+                        break;
                     }
-                }
+                },
                 Verdict::Unresolved(name) => {
                     state.queue.push_front(Queued { action, durability, reply, arrived, resolving, permits });
                     drop(guard);
@@ -277,9 +275,7 @@ impl State {
         if next >= Commit::MAX {
             return Err(Error::TooMany { what: "commits of a shard", limit: Commit::MAX.0 as usize });
         }
-        Ok(self.log.room_for(bytes)
-            && self.compaction.admits(next)
-            && self.memory_admits(config, bytes))
+        Ok(self.log.room_for(bytes) && self.compaction.admits(next) && self.memory_admits(config, bytes))
     }
 
     /// Tries to sequence puts and deletes.
@@ -384,7 +380,9 @@ impl State {
             Known::Absent if self.plan_makes(to_parent, &mut makes).is_some() => None,
             _ => return Verdict::Unresolved(to.clone()),
         };
-        match self.admits(config, from.path().len() + 2 * to.path().len() + (makes.len() + 2) * DIRECTORY_BYTES) {
+        match self
+            .admits(config, from.path().len() + 2 * to.path().len() + (makes.len() + 2) * DIRECTORY_BYTES)
+        {
             Ok(true) => {}
             Ok(false) => return Verdict::Wait,
             Err(error) => return Verdict::Refused(error),

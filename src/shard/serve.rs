@@ -76,21 +76,28 @@ impl Core {
                 // Its permits go once it is sequenced: what waits for its log write is bounded by the log.
                 self.enqueue(action, durability, Reply::Client(reply), Some(permits));
             }
-            Request::Get { name, key, at, reply } => self.read(at, reply, permits, |core, frame| async move {
-                core.get(&frame, &name, &key).await
-            }),
-            Request::GetMany { name, keys, at, reply } => self.read(at, reply, permits, |core, frame| async move {
-                core.get_many(&frame, &name, &keys).await
-            }),
-            Request::Page { name, page, at, reply } => self.read(at, reply, permits, move |core, frame| async move {
-                let mut read = core.page(&frame, &name, &page).await?;
-                if read.more && page.keep && matches!(at, At::Newest) {
-                    let commit = frame.commit;
-                    let snapshot = core.snapshots.borrow_mut().open(frame)?;
-                    read.opened = Some(Opened { snapshot, commit });
-                }
-                Ok(read)
-            }),
+            Request::Get { name, key, at, reply } => self.read(
+                at,
+                reply,
+                permits,
+                |core, frame| async move { core.get(&frame, &name, &key).await },
+            ),
+            Request::GetMany { name, keys, at, reply } => {
+                self.read(at, reply, permits, |core, frame| async move {
+                    core.get_many(&frame, &name, &keys).await
+                })
+            }
+            Request::Page { name, page, at, reply } => {
+                self.read(at, reply, permits, move |core, frame| async move {
+                    let mut read = core.page(&frame, &name, &page).await?;
+                    if read.more && page.keep && matches!(at, At::Newest) {
+                        let commit = frame.commit;
+                        let snapshot = core.snapshots.borrow_mut().open(frame)?;
+                        read.opened = Some(Opened { snapshot, commit });
+                    }
+                    Ok(read)
+                })
+            }
             Request::Exists { name, at, reply } => self.read(at, reply, permits, |core, frame| async move {
                 Ok(core.directory_at(&frame, name.path()).await?.is_some())
             }),
@@ -158,7 +165,9 @@ impl Core {
         match (who, state.poisoned.clone()) {
             (Barrier::Client(reply), Some(error)) => drop(reply.send(Err(error))),
             (Barrier::Task(waker), Some(_)) => waker.wake(),
-            (Barrier::Client(reply), None) if state.waiters.durable_until() >= last => drop(reply.send(Ok(()))),
+            (Barrier::Client(reply), None) if state.waiters.durable_until() >= last => {
+                drop(reply.send(Ok(())))
+            }
             (Barrier::Task(waker), None) if state.waiters.durable_until() >= last => waker.wake(),
             (who, None) => {
                 state.urgent = last;
@@ -226,7 +235,8 @@ impl Core {
                 Taken::End => return Ok(names),
                 Taken::Entry((key, _)) => {
                     let name = key.get(8..).and_then(|name| std::str::from_utf8(name).ok());
-                    let name = name.ok_or_else(|| Error::damaged("catalog", 0, "a name that is not UTF-8"))?;
+                    let name =
+                        name.ok_or_else(|| Error::damaged("catalog", 0, "a name that is not UTF-8"))?;
                     names.push(name.to_string());
                 }
                 Taken::Read => {

@@ -34,7 +34,10 @@ impl Snapshots {
     /// [`Error::Invalid`] where its handle has gone away already.
     pub(crate) fn get(&self, snapshot: u64) -> Result<Frame> {
         self.open.get(&snapshot).cloned().ok_or_else(|| {
-            Error::invalid("snapshot", "its handle was dropped before the read was taken up; keep it until then")
+            Error::invalid(
+                "snapshot",
+                "its handle was dropped before the read was taken up; keep it until then",
+            )
         })
     }
 

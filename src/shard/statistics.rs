@@ -24,7 +24,8 @@ impl Core {
             *segments += 1;
             *bytes += meta.file_bytes;
         }
-        let levels = levels.into_iter().map(|(level, (segments, bytes))| LevelStats { level, segments, bytes });
+        let levels =
+            levels.into_iter().map(|(level, (segments, bytes))| LevelStats { level, segments, bytes });
         let has_base = tip.view.base_end > Commit::ZERO || !tip.view.parts.is_empty();
         let base = has_base.then(|| BaseStats {
             parts: tip.view.parts.len(),

@@ -3,6 +3,7 @@
 //! Both commands open the engine as a program would (recovery included), but never create one.
 
 use crate::failure::Failure;
+use crate::out::say;
 use crate::units::{bytes, duration, thousands};
 use quipu::{Directory, Engine, Options};
 use std::path::Path;
@@ -15,50 +16,53 @@ const PAGE: usize = 1000;
 pub(crate) fn inspect(path: &Path, after: Option<&str>, limit: usize) -> Result<(), Failure> {
     let engine = open(path)?;
     let recovery = engine.recovery();
-    println!("{}: {} shards, {}", path.display(), engine.shards(), engine.io_kind());
-    println!(
+    say(format!("{}: {} shards, {}", path.display(), engine.shards(), engine.io_kind()));
+    say(format!(
         "recovered in {}: {} commits from {} of log",
         duration(recovery.took),
         thousands(recovery.replayed()),
         bytes(recovery.log_bytes())
-    );
+    ));
     for shard in &engine.stats().wait()?.shards {
-        println!("\nshard {}", shard.shard);
-        println!("  commits      {} (durable {})", thousands(shard.last.0), thousands(shard.durable.0));
+        say(format!("\nshard {}", shard.shard));
+        say(format!("  commits      {} (durable {})", thousands(shard.last.0), thousands(shard.durable.0)));
         let base_level = shard.base_level.map_or("none".to_string(), |level| level.to_string());
-        println!("  flush level  {}, base level {base_level}", shard.flush_level);
-        println!("  log          {} files", shard.log_files);
-        println!("  memtables    {}, {}", shard.memtables, bytes(shard.memtable_bytes as u64));
+        say(format!("  flush level  {}, base level {base_level}", shard.flush_level));
+        say(format!("  log          {} files", shard.log_files));
+        say(format!("  memtables    {}, {}", shard.memtables, bytes(shard.memtable_bytes as u64)));
         for level in &shard.levels {
-            println!("  level {:<6} {} segments, {}", level.level.0, level.segments, bytes(level.bytes));
+            say(format!("  level {:<6} {} segments, {}", level.level.0, level.segments, bytes(level.bytes)));
         }
         if let Some(base) = &shard.base {
-            println!(
+            say(format!(
                 "  base         {} parts, {}, to commit {}",
                 base.parts,
                 bytes(base.bytes),
                 thousands(base.end.0)
-            );
+            ));
         }
         if shard.spills > 0 {
-            println!("  spills       {}", shard.spills);
+            say(format!("  spills       {}", shard.spills));
         }
         for carry in &shard.carries {
             let (done, total) = (bytes(carry.done), bytes(carry.total));
-            println!("  {:<12} level {}: {done} of {total}, due at {}", carry.kind, carry.level, carry.due);
+            say(format!(
+                "  {:<12} level {}: {done} of {total}, due at {}",
+                carry.kind, carry.level, carry.due
+            ));
         }
         for error in shard.stalled.iter().chain(&shard.poisoned) {
-            println!("  trouble      {error}");
+            say(format!("  trouble      {error}"));
         }
     }
     let roots = engine.roots(after, limit).wait()?;
-    println!("\nroot directories{}", after.map_or(String::new(), |after| format!(" after {after}")));
+    say(format!("\nroot directories{}", after.map_or(String::new(), |after| format!(" after {after}"))));
     for root in &roots {
-        println!("  {root} (shard {})", engine.directory(root)?.shard());
+        say(format!("  {root} (shard {})", engine.directory(root)?.shard()));
     }
     match roots.last() {
-        Some(last) if roots.len() == limit => println!("  perhaps more: --after {last}"),
-        None => println!("  none"),
+        Some(last) if roots.len() == limit => say(format!("  perhaps more: --after {last}")),
+        None => say("  none"),
         _ => {}
     }
     engine.close()?;
@@ -81,7 +85,7 @@ pub(crate) fn verify(path: &Path) -> Result<(), Failure> {
             _ => break,
         }
     }
-    println!(
+    say(format!(
         "{}: {} entries in {} directories, {} of keys and values, read in {}; {} not readable",
         path.display(),
         thousands(read.entries),
@@ -89,7 +93,7 @@ pub(crate) fn verify(path: &Path) -> Result<(), Failure> {
         bytes(read.bytes),
         duration(start.elapsed()),
         thousands(read.damaged),
-    );
+    ));
     engine.close()?;
     match read.damaged {
         0 => Ok(()),
@@ -120,7 +124,7 @@ impl Read {
                     }
                     Err(error) => {
                         self.damaged += 1;
-                        println!("{}: {error}", directory.path());
+                        say(format!("{}: {error}", directory.path()));
                         break;
                     }
                 }

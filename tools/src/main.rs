@@ -11,6 +11,7 @@
 mod bench;
 mod failure;
 mod inspect;
+mod out;
 mod units;
 
 use clap::{Parser, Subcommand};

@@ -27,6 +27,7 @@ mod verify;
 mod workload;
 
 use crate::failure::Failure;
+use crate::out::say;
 use crate::units;
 use dataset::Dataset;
 use engine_stats::Totals;
@@ -116,9 +117,9 @@ pub(crate) fn run(options: BenchOptions) -> Result<(), Failure> {
     report.interrupted |= session.interrupted();
     report.memory_peak_bytes = system::memory_peak();
 
-    println!("{}", text::write(&report).trim_end());
+    say(text::write(&report).trim_end());
     if report.options.keep {
-        println!("data kept in {}", folder.path().display());
+        say(format!("data kept in {}", folder.path().display()));
     }
     drop(folder);
     if let (Some(mut file), Some(path)) = (json, &report.options.json) {
@@ -165,13 +166,13 @@ fn open(options: &BenchOptions, folder: &Path) -> Result<(Engine, Option<File>),
 /// Says what is about to be measured.
 fn introduce(report: &Report) {
     let Report { engine, machine, options, .. } = report;
-    let FileSystemText(on) = FileSystemText::of(&engine.file_system);
-    println!(
+    let on = format!("{} on {}", engine.file_system.kind, engine.file_system.device);
+    say(format!(
         "quipu {}: {} shards on {} cores ({}), {}, Linux {}",
         report.version, engine.shards, machine.cores, machine.cpu, engine.io, machine.kernel
-    );
-    println!("data in {} ({on}), durability {}", engine.folder.display(), options.durability);
-    println!(
+    ));
+    say(format!("data in {} ({on}), durability {}", engine.folder.display(), options.durability));
+    say(format!(
         "{} keys of {} bytes in {} directories, values of {} bytes, {} in flight a shard, seed {}\n",
         units::thousands(options.keys.into()),
         dataset::KEY_BYTES,
@@ -179,7 +180,7 @@ fn introduce(report: &Report) {
         options.value_bytes,
         options.in_flight,
         options.seed
-    );
+    ));
     if let Some(why) = &engine.io_fallback {
         eprintln!("quipu: io_uring is not used, so this is slower than it could be: {why}");
     }
@@ -189,15 +190,6 @@ fn introduce(report: &Report) {
             engine.folder.display(),
             engine.file_system.kind
         );
-    }
-}
-
-/// "ext4 on /dev/vda".
-struct FileSystemText(String);
-
-impl FileSystemText {
-    fn of(file_system: &place::FileSystem) -> Self {
-        FileSystemText(format!("{} on {}", file_system.kind, file_system.device))
     }
 }
 
@@ -290,7 +282,7 @@ impl Session {
             // Too short for a line a second: one for all of it.
             let nothing = Second::default();
             let done = collector.seconds.get(&0).unwrap_or(&nothing);
-            println!("{}", progress::line(plan.name, seconds, done, seconds, &after));
+            say(progress::line(plan.name, seconds, done, seconds, &after));
         }
         let measured = Measured {
             name: plan.name,
@@ -337,7 +329,7 @@ impl Session {
             commits_replayed: recovery.replayed(),
             log_bytes: recovery.log_bytes(),
         });
-        println!("reopened in {}, verifying", units::duration(recovery.took));
+        say(format!("reopened in {}, verifying", units::duration(recovery.took)));
         let interrupted = self.interrupted.clone();
         report.verification = Some(verify::verify(&engine, self.dataset.clone(), directories, interrupted));
         if let Err(error) = engine.close() {

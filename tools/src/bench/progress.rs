@@ -4,6 +4,7 @@ use super::engine_stats::Totals;
 use super::record::{Collector, Second};
 use super::run::Run;
 use super::workload::OpKind;
+use crate::out::say;
 use crate::units;
 use quipu::Engine;
 use serde::Serialize;
@@ -56,7 +57,7 @@ pub(crate) fn watch(engine: &Engine, run: &Run, name: &str, collector: &mut Coll
             let nothing = Second::default();
             let done = collector.seconds.get(&second).unwrap_or(&nothing);
             second += 1;
-            println!("{}", line(name, second as f64, done, 1.0, &totals));
+            say(line(name, second as f64, done, 1.0, &totals));
         }
         glances.push(Glance { second, segments: totals.levels(), backlog_bytes: totals.backlog_bytes });
     }

@@ -7,10 +7,14 @@ use std::fmt::Write;
 
 /// Writes the report.
 pub(crate) fn write(report: &Report) -> String {
-    let mut text = String::new();
+    let mut text = String::from("\n");
     // Writing to a string cannot fail.
-    let _ = latencies(&mut text, report);
-    let _ = costs(&mut text, report);
+    if report.phases.is_empty() {
+        text.push_str("nothing was measured\n\n");
+    } else {
+        let _ = latencies(&mut text, report);
+        let _ = costs(&mut text, report);
+    }
     let _ = stages(&mut text, report);
     let _ = end(&mut text, report);
     text
@@ -35,7 +39,7 @@ fn latencies(text: &mut String, report: &Report) -> std::fmt::Result {
             table.row(row);
         }
     }
-    writeln!(text, "\nLatency by phase and operation\n{}", table.write())
+    writeln!(text, "Latency by phase and operation\n{}", table.write())
 }
 
 fn costs(text: &mut String, report: &Report) -> std::fmt::Result {
