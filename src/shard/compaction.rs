@@ -25,8 +25,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-/// Bytes merged in one slice: some hundred microseconds of work.
-const SLICE_BYTES: u64 = 64 * 1024;
+/// Bytes merged in one slice: about a hundred microseconds of work, as much as a log write takes.
+const SLICE_BYTES: u64 = 32 * 1024;
 /// How long after a failure a carry is tried again, in nanoseconds.
 const RETRY_AFTER: u64 = 1_000_000_000;
 /// The live table is spilled when it takes more than this share of the shard's memory.
@@ -271,10 +271,9 @@ impl Core {
             Some(table) if !state.compaction.jobs.iter().any(|job| matches!(job.task, Task::Spill(_))) => {
                 self.begin(state, Task::Spill(table));
             }
-            None if memory_short || (log_short && !state.tip.active.span().is_empty()) => {
-                if state.tip.view.tables().next().is_none() {
-                    state.tip.freeze_active();
-                }
+            // Only the live table is left: it freezes, and is spilled in the next turn.
+            None if state.tip.view.tables().next().is_none() && !state.tip.active.span().is_empty() => {
+                state.tip.freeze_active();
             }
             _ => {}
         }

@@ -303,6 +303,11 @@ async fn drive(core: &Rc<Core>, mailbox: &Mailbox, spawner: Spawner) -> std::io:
             Turn::Idle(_) => None,
         };
         let Some(until) = until else {
+            if core.io.in_flight() > 0 {
+                // Durable writes are completed by kernel threads of this core. A kernel that preempts only now
+                // and then would let them wait for the rest of this thread's slice.
+                std::thread::yield_now();
+            }
             cx.waker().wake_by_ref();
             return Poll::Pending;
         };

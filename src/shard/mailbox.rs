@@ -61,6 +61,8 @@ impl Mailbox {
     }
 
     /// Posts a request if there is room; gives it back if not.
+    // The request comes back by value: the way there is the fast one, and it is on it.
+    #[allow(clippy::result_large_err)]
     pub(crate) fn try_post(&self, request: Request) -> std::result::Result<(), PostError> {
         let permits = self.permits_for(&request);
         match self.room.try_acquire_many(permits) {

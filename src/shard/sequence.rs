@@ -296,7 +296,7 @@ impl State {
             bytes += op.bytes();
             let id = match last {
                 Some((name, id)) if name.same(op.name) && (id.is_some() || op.value.is_none()) => id,
-                _ => match self.catalog.look(op.name.path(), op.name.hash()) {
+                _ => match self.catalog.look_name(op.name) {
                     Known::Is(id) => Some(id),
                     Known::Absent => {
                         if op.value.is_some() && self.plan_makes(op.name.path(), &mut makes).is_none() {
@@ -361,12 +361,12 @@ impl State {
         let (Some(from_parent), Some(to_parent)) = (from_parent, to_parent) else {
             return Verdict::Refused(Error::invalid("rename", "a root keeps its name"));
         };
-        let id = match self.catalog.look(from.path(), from.hash()) {
+        let id = match self.catalog.look_name(from) {
             Known::Is(id) => id,
             Known::Absent => return Verdict::Refused(Error::NoDirectory { path: from.path().into() }),
             Known::Unknown => return Verdict::Unresolved(from.clone()),
         };
-        match self.catalog.look(to.path(), to.hash()) {
+        match self.catalog.look_name(to) {
             Known::Is(_) => return Verdict::Refused(Error::DirectoryExists { path: to.path().into() }),
             Known::Absent => {}
             Known::Unknown => return Verdict::Unresolved(to.clone()),
@@ -404,7 +404,7 @@ impl State {
 
     /// Tries to sequence a drop.
     fn try_remove(&mut self, config: &Config, name: &Name, durability: Durability, now: u64) -> Verdict {
-        let id = match self.catalog.look(name.path(), name.hash()) {
+        let id = match self.catalog.look_name(name) {
             Known::Is(id) => id,
             Known::Absent => return Verdict::Refused(Error::NoDirectory { path: name.path().into() }),
             Known::Unknown => return Verdict::Unresolved(name.clone()),
