@@ -483,11 +483,12 @@ impl EngineInner {
     fn close(&self) -> Result<()> {
         let open = self.open.lock().map(|mut open| open.take()).unwrap_or_default();
         let Some(open) = open else { return Ok(()) };
-        let answers = self.ask_all(|reply| Request::Close { reply });
         if host::is_hosting() {
             // The last handle went on a shard's own thread, which must not wait for itself.
+            self.mailboxes.iter().for_each(|mailbox| mailbox.end());
             return Ok(());
         }
+        let answers = self.ask_all(|reply| Request::Close { reply });
         let results: Vec<Result<()>> = answers.into_iter().map(Answer::wait).collect();
         for thread in open.threads {
             thread.join();

@@ -132,10 +132,7 @@ pub(crate) fn start(
     }
     let Some(error) = failed else { return Ok(Started { threads, mailboxes, shards, io_kind, io_fallback }) };
     // Those that did open are told to close; no one waits for their answers.
-    for mailbox in &mailboxes {
-        let (reply, _) = tokio::sync::oneshot::channel();
-        let _ = mailbox.try_post(super::request::Request::Close { reply });
-    }
+    mailboxes.iter().for_each(|mailbox| mailbox.end());
     threads.into_iter().for_each(Thread::join);
     Err(error)
 }
@@ -179,6 +176,15 @@ struct Setup {
     _lock: Arc<std::fs::File>,
 }
 
+/// Closes a mailbox when a shard's thread ends, in whatever way.
+struct CloseAtEnd(Arc<Mailbox>);
+
+impl Drop for CloseAtEnd {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 /// What a shard's thread reports once its shard is open.
 struct Opened {
     recovery: ShardRecovery,
@@ -194,6 +200,8 @@ fn run(setup: Setup, opened: &mpsc::Sender<Result<Opened>>) {
         core_affinity::set_for_current(core);
     }
     let Setup { folder, config, log, cache_bytes, retention, io, mailbox, .. } = setup;
+    // However this ends, no client waits for an answer that cannot come.
+    let _closing = CloseAtEnd(mailbox.clone());
     let shard = config.shard;
     let core = open_best(&folder, io).and_then(|(disk, io_fallback)| {
         let io = Io::new(disk);
@@ -210,16 +218,11 @@ fn run(setup: Setup, opened: &mpsc::Sender<Result<Opened>>) {
         Err(error) => {
             let error = name_shard(error, shard);
             let _ = opened.send(Err(error));
-            mailbox.close();
             return;
         }
     };
     let looped = host(&core, &mailbox);
     mailbox.close();
-    while let Some(letter) = mailbox.pop() {
-        // Dropping its reply tells the client that the engine is closed.
-        drop(letter);
-    }
     let io = core.io.clone();
     match looped {
         Ok(()) => block_on(&io, core.finish()),

@@ -112,6 +112,9 @@ impl Core {
         loop {
             let verdict = {
                 let mut state = self.state.borrow_mut();
+                if let Some(error) = state.refusal() {
+                    return Verdict::Refused(error);
+                }
                 if !state.queue.is_empty() {
                     return Verdict::Wait;
                 }
@@ -494,7 +497,7 @@ impl State {
         self.commits += 1;
         self.waiters.sequenced(now);
         match durability {
-            Durability::Sync => self.urgent = commit,
+            Durability::Sync => self.urgent = self.urgent.max(commit),
             Durability::Buffered { within } => {
                 let by = now.saturating_add(u64::try_from(within.as_nanos()).unwrap_or(u64::MAX));
                 self.write_by = Some(self.write_by.map_or(by, |earlier| earlier.min(by)));
