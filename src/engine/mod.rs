@@ -24,7 +24,7 @@ use crate::shard::mailbox::{Mailbox, PostError};
 use crate::shard::request::{Action, At, ReplyTo, Request};
 use crate::stats::Stats;
 use snapshot::Held;
-use std::fs::{self, File};
+use std::fs;
 use std::future::Future;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -140,7 +140,7 @@ pub struct Engine {
 struct Open {
     threads: Vec<host::Thread>,
     /// The folder's lock; the shards' threads hold it too.
-    _lock: Arc<File>,
+    _lock: Arc<identity::Lock>,
 }
 
 pub(crate) struct EngineInner {

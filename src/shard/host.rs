@@ -87,7 +87,7 @@ pub(crate) fn start(
     root: &Path,
     fixed: &Fixed,
     options: &Options,
-    lock: &Arc<std::fs::File>,
+    lock: &Arc<identity::Lock>,
 ) -> Result<Started> {
     let cores = core_affinity::get_core_ids().unwrap_or_default();
     let mut mailboxes = Vec::new();
@@ -173,7 +173,7 @@ struct Setup {
     io: IoChoice,
     core: Option<core_affinity::CoreId>,
     mailbox: Arc<Mailbox>,
-    _lock: Arc<std::fs::File>,
+    _lock: Arc<identity::Lock>,
 }
 
 /// Closes a mailbox when a shard's thread ends, in whatever way.
