@@ -25,8 +25,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-/// Bytes merged in one slice: some hundred microseconds of work.
-const SLICE_BYTES: u64 = 64 * 1024;
+/// Bytes merged in one slice: about a hundred microseconds of work, as much as a log write takes.
+const SLICE_BYTES: u64 = 32 * 1024;
 /// How long after a failure a carry is tried again, in nanoseconds.
 const RETRY_AFTER: u64 = 1_000_000_000;
 /// The live table is spilled when it takes more than this share of the shard's memory.
@@ -236,6 +236,9 @@ impl Core {
     /// One slice of compaction, and installing what is ready. With `idle`, ahead of time. Answers whether there
     /// is more to do at once.
     pub(super) fn compact(self: &Rc<Self>, idle: bool) -> bool {
+        if self.state.borrow().poisoned.is_some() {
+            return false;
+        }
         self.spill_under_pressure();
         self.begin_due();
         let worked = self.slice(idle);
@@ -271,10 +274,9 @@ impl Core {
             Some(table) if !state.compaction.jobs.iter().any(|job| matches!(job.task, Task::Spill(_))) => {
                 self.begin(state, Task::Spill(table));
             }
-            None if memory_short || (log_short && !state.tip.active.span().is_empty()) => {
-                if state.tip.view.tables().next().is_none() {
-                    state.tip.freeze_active();
-                }
+            // Only the live table is left: it freezes, and is spilled in the next turn.
+            None if state.tip.view.tables().next().is_none() && !state.tip.active.span().is_empty() => {
+                state.tip.freeze_active();
             }
             _ => {}
         }
@@ -323,6 +325,8 @@ impl Core {
     fn begin(self: &Rc<Self>, state: &mut State, task: Task) {
         let throttle = Rc::new(Throttle::default());
         let outbox = Rc::new(RefCell::default());
+        // What it works on has to be durable before it is installed, however lazy the commits were.
+        state.urgent = state.urgent.max(task.span().last);
         let context = Context {
             io: self.io.clone(),
             cache: self.cache.clone(),
@@ -412,12 +416,16 @@ impl Core {
         more
     }
 
-    /// Takes finished changes to the installer.
+    /// Takes finished changes to the installer; those whose commits the log has made durable. A segment that
+    /// outlived the log would leave a hole after a crash.
     fn collect(&self) -> bool {
         let mut state = self.state.borrow_mut();
-        let State { compaction, installer, .. } = &mut *state;
+        let State { compaction, installer, waiters, .. } = &mut *state;
         let mut any = false;
         for job in &compaction.jobs {
+            if job.task.span().last > waiters.durable_until() {
+                continue;
+            }
             for change in job.outbox.borrow_mut().drain(..) {
                 installer.push(change);
                 any = true;

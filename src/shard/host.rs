@@ -132,10 +132,7 @@ pub(crate) fn start(
     }
     let Some(error) = failed else { return Ok(Started { threads, mailboxes, shards, io_kind, io_fallback }) };
     // Those that did open are told to close; no one waits for their answers.
-    for mailbox in &mailboxes {
-        let (reply, _) = tokio::sync::oneshot::channel();
-        let _ = mailbox.try_post(super::request::Request::Close { reply });
-    }
+    mailboxes.iter().for_each(|mailbox| mailbox.end());
     threads.into_iter().for_each(Thread::join);
     Err(error)
 }
@@ -179,6 +176,15 @@ struct Setup {
     _lock: Arc<identity::Lock>,
 }
 
+/// Closes a mailbox when a shard's thread ends, in whatever way.
+struct CloseAtEnd(Arc<Mailbox>);
+
+impl Drop for CloseAtEnd {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 /// What a shard's thread reports once its shard is open.
 struct Opened {
     recovery: ShardRecovery,
@@ -194,6 +200,8 @@ fn run(setup: Setup, opened: &mpsc::Sender<Result<Opened>>) {
         core_affinity::set_for_current(core);
     }
     let Setup { folder, config, log, cache_bytes, retention, io, mailbox, .. } = setup;
+    // However this ends, no client waits for an answer that cannot come.
+    let _closing = CloseAtEnd(mailbox.clone());
     let shard = config.shard;
     let core = open_best(&folder, io).and_then(|(disk, io_fallback)| {
         let io = Io::new(disk);
@@ -210,16 +218,11 @@ fn run(setup: Setup, opened: &mpsc::Sender<Result<Opened>>) {
         Err(error) => {
             let error = name_shard(error, shard);
             let _ = opened.send(Err(error));
-            mailbox.close();
             return;
         }
     };
     let looped = host(&core, &mailbox);
     mailbox.close();
-    while let Some(letter) = mailbox.pop() {
-        // Dropping its reply tells the client that the engine is closed.
-        drop(letter);
-    }
     let io = core.io.clone();
     match looped {
         Ok(()) => block_on(&io, core.finish()),
@@ -303,6 +306,11 @@ async fn drive(core: &Rc<Core>, mailbox: &Mailbox, spawner: Spawner) -> std::io:
             Turn::Idle(_) => None,
         };
         let Some(until) = until else {
+            if core.io.in_flight() > 0 {
+                // Durable writes are completed by kernel threads of this core. A kernel that preempts only now
+                // and then would let them wait for the rest of this thread's slice.
+                std::thread::yield_now();
+            }
             cx.waker().wake_by_ref();
             return Poll::Pending;
         };

@@ -61,10 +61,6 @@ impl Installer {
         self.busy.is_some() || (!self.changes.is_empty() && !self.failed)
     }
 
-    pub(crate) fn is_idle(&self) -> bool {
-        !self.is_busy()
-    }
-
     /// Adds a change behind those that wait.
     pub(crate) fn push(&mut self, change: Change) {
         self.changes.push_back(change);

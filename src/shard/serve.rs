@@ -18,6 +18,7 @@ use std::future::Future;
 use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Weak;
+use tokio::sync::oneshot;
 
 /// The most requests taken up in one turn.
 const REQUESTS_PER_TURN: usize = 1024;
@@ -51,6 +52,11 @@ impl Drop for Permits {
 impl Core {
     /// Takes up what is in the mailbox, a bounded number. Answers how many.
     pub(crate) fn take_requests(self: &Rc<Self>, mailbox: &Mailbox, spent: &Spent) -> usize {
+        if mailbox.is_ending() {
+            let mut state = self.state.borrow_mut();
+            // No one waits for this end.
+            state.closing.get_or_insert_with(|| oneshot::channel().0);
+        }
         let mut count = 0;
         while count < REQUESTS_PER_TURN {
             let Some(letter) = mailbox.pop() else {
@@ -170,7 +176,7 @@ impl Core {
             }
             (Barrier::Task(waker), None) if state.waiters.durable_until() >= last => waker.wake(),
             (who, None) => {
-                state.urgent = last;
+                state.urgent = state.urgent.max(last);
                 state.waiters.barrier(last, who);
             }
         }

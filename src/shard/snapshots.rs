@@ -49,8 +49,4 @@ impl Snapshots {
     pub(crate) fn len(&self) -> usize {
         self.open.len()
     }
-
-    pub(crate) fn clear(&mut self) {
-        self.open.clear();
-    }
 }
