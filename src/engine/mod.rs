@@ -475,11 +475,6 @@ impl EngineInner {
         Answer::later(async move { Ok(Snapshot::new(Held::new(engine, shard, opened.await?))) })
     }
 
-    /// Lets go of a snapshot. Never blocks.
-    pub(crate) fn release(&self, shard: u16, snapshot: u64) {
-        self.mailboxes[usize::from(shard)].release(snapshot);
-    }
-
     fn close(&self) -> Result<()> {
         let open = self.open.lock().map(|mut open| open.take()).unwrap_or_default();
         let Some(open) = open else { return Ok(()) };

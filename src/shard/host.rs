@@ -284,7 +284,7 @@ fn host(core: &Rc<Core>, mailbox: &Arc<Mailbox>) -> Result<()> {
 }
 
 /// The loop: one turn a poll.
-async fn drive(core: &Rc<Core>, mailbox: &Mailbox, spawner: Spawner) -> std::io::Result<()> {
+async fn drive(core: &Rc<Core>, mailbox: &Arc<Mailbox>, spawner: Spawner) -> std::io::Result<()> {
     core.set_spawner(Some(spawner));
     let ready = match core.io.event_fd() {
         // SAFETY: the descriptor is owned by the `AsyncFd`, so it stays open, and its own, while registered.

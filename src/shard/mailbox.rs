@@ -135,6 +135,14 @@ impl Mailbox {
         self.queue.pop()
     }
 
+    /// The shard's side: how many snapshots are to be let go, and how many requests have to be taken up before
+    /// that, since they may have been made through them.
+    pub(crate) fn released(&self) -> (usize, usize) {
+        // In this order: whatever was posted before a release that is counted is counted, too.
+        let released = self.released.len();
+        (released, self.queue.len())
+    }
+
     /// The shard's side: the next snapshot to let go.
     pub(crate) fn pop_released(&self) -> Option<u64> {
         self.released.pop()

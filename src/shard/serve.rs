@@ -17,7 +17,7 @@ use std::cell::Cell;
 use std::future::Future;
 use std::ops::Bound;
 use std::rc::Rc;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use tokio::sync::oneshot;
 
 /// The most requests taken up in one turn.
@@ -51,7 +51,7 @@ impl Drop for Permits {
 
 impl Core {
     /// Takes up what is in the mailbox, a bounded number. Answers how many.
-    pub(crate) fn take_requests(self: &Rc<Self>, mailbox: &Mailbox, spent: &Spent) -> usize {
+    pub(crate) fn take_requests(self: &Rc<Self>, mailbox: &Arc<Mailbox>, spent: &Spent) -> usize {
         if mailbox.is_ending() {
             let mut state = self.state.borrow_mut();
             // No one waits for this end.
@@ -60,10 +60,7 @@ impl Core {
         let mut count = 0;
         while count < REQUESTS_PER_TURN {
             let Some(letter) = mailbox.pop() else {
-                // Released after the requests that use them were taken up.
-                while let Some(snapshot) = mailbox.pop_released() {
-                    self.snapshots.borrow_mut().release(snapshot);
-                }
+                self.snapshots.borrow_mut().release(mailbox, true);
                 break;
             };
             count += 1;
@@ -72,11 +69,12 @@ impl Core {
             self.state.borrow_mut().stages.mailbox.saturating_record(waited.max(1));
             let permits = Permits { spent: spent.clone(), count: permits as usize };
             self.serve(request, permits, mailbox);
+            self.snapshots.borrow_mut().release(mailbox, false);
         }
         count
     }
 
-    fn serve(self: &Rc<Self>, request: Request, permits: Permits, mailbox: &Mailbox) {
+    fn serve(self: &Rc<Self>, request: Request, permits: Permits, mailbox: &Arc<Mailbox>) {
         match request {
             Request::Commit { action, durability, reply } => {
                 // Its permits go once it is sequenced: what waits for its log write is bounded by the log.
@@ -94,12 +92,13 @@ impl Core {
                 })
             }
             Request::Page { name, page, at, reply } => {
+                let mailbox = mailbox.clone();
                 self.read(at, reply, permits, move |core, frame| async move {
                     let mut read = core.page(&frame, &name, &page).await?;
                     if read.more && page.keep && matches!(at, At::Newest) {
                         let commit = frame.commit;
                         let snapshot = core.snapshots.borrow_mut().open(frame)?;
-                        read.opened = Some(Opened { snapshot, commit });
+                        read.opened = Some(Opened { snapshot, commit, mailbox });
                     }
                     Ok(read)
                 })
@@ -116,12 +115,10 @@ impl Core {
                 let opened = commit.map_or_else(|| Ok(self.frame()), |commit| self.frame_as_of(commit));
                 let opened = opened.and_then(|frame| {
                     let commit = frame.commit;
-                    Ok(Opened { snapshot: self.snapshots.borrow_mut().open(frame)?, commit })
+                    let snapshot = self.snapshots.borrow_mut().open(frame)?;
+                    Ok(Opened { snapshot, commit, mailbox: mailbox.clone() })
                 });
-                if let Err(Ok(opened)) = reply.send(opened) {
-                    // No one will release it.
-                    self.snapshots.borrow_mut().release(opened.snapshot);
-                }
+                drop(reply.send(opened));
             }
             Request::Retained { reply } => drop(reply.send(Ok(self.retained()))),
             Request::Barrier { reply } => self.barrier(Barrier::Client(reply)),
