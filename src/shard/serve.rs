@@ -18,10 +18,14 @@ use std::future::Future;
 use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// The most requests taken up in one turn.
 const REQUESTS_PER_TURN: usize = 1024;
+/// … and no more are once they have taken so long: clients that ask again as soon as they are answered would keep
+/// the shard from everything else, since a page of a scan takes as long as a thousand commits.
+const REQUESTS_TIME: Duration = Duration::from_micros(500);
 
 /// Permits to give back to the mailbox: taken by requests that are answered.
 #[derive(Clone, Default)]
@@ -58,6 +62,7 @@ impl Core {
             state.closing.get_or_insert_with(|| oneshot::channel().0);
         }
         let mut count = 0;
+        let mut began = None;
         while count < REQUESTS_PER_TURN {
             let Some(letter) = mailbox.pop() else {
                 self.snapshots.borrow_mut().release(mailbox, true);
@@ -65,11 +70,15 @@ impl Core {
             };
             count += 1;
             let Letter { request, permits, posted } = letter;
-            let waited = u64::try_from(posted.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            let now = Instant::now();
+            let waited = u64::try_from(now.saturating_duration_since(posted).as_nanos()).unwrap_or(u64::MAX);
             self.state.borrow_mut().stages.mailbox.saturating_record(waited.max(1));
             let permits = Permits { spent: spent.clone(), count: permits as usize };
             self.serve(request, permits, mailbox);
             self.snapshots.borrow_mut().release(mailbox, false);
+            if now - *began.get_or_insert(now) > REQUESTS_TIME {
+                break;
+            }
         }
         count
     }
