@@ -81,6 +81,7 @@ pub(crate) struct Compaction {
     stalled: Option<Error>,
     retry_at: Option<u64>,
     done: u64,
+    merged: u64,
     pub(crate) written: Rc<Cell<u64>>,
 }
 
@@ -93,6 +94,7 @@ impl Compaction {
             stalled: None,
             retry_at: None,
             done: 0,
+            merged: 0,
             written: Rc::default(),
         }
     }
@@ -153,6 +155,11 @@ impl Compaction {
     /// Carries installed since the shard was opened.
     pub(crate) fn done(&self) -> u64 {
         self.done
+    }
+
+    /// Bytes merged since the shard was opened.
+    pub(crate) fn merged(&self) -> u64 {
+        self.merged
     }
 
     /// Bytes yet to be merged by what is in flight or due.
@@ -383,8 +390,10 @@ impl Core {
             let before = job.throttle.done();
             let polled = work.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop()));
             let bytes = job.throttle.done() - before;
+            let compaction = &mut self.state.borrow_mut().compaction;
+            compaction.merged += bytes;
             if let Task::Carry(carry) = &job.task {
-                self.state.borrow_mut().compaction.pace.progress(carry.due(), bytes);
+                compaction.pace.progress(carry.due(), bytes);
             }
             // A job that did not use its grant waits for the disk.
             more |= granted == Some(at) && bytes >= SLICE_BYTES;

@@ -8,7 +8,7 @@ use crate::levels::Commit;
 use crate::options::Durability;
 use crate::path::Name;
 use crate::read::{Page, PageRequest};
-use crate::stats::ShardStats;
+use crate::stats::{SegmentInfo, ShardStats};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
@@ -112,6 +112,10 @@ pub(crate) enum Request {
     },
     Stats {
         reply: ReplyTo<Box<ShardStats>>,
+    },
+    /// The live files.
+    Segments {
+        reply: ReplyTo<Vec<SegmentInfo>>,
     },
     Run {
         task: Box<dyn FnOnce(Local) + Send>,

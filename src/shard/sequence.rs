@@ -14,7 +14,7 @@ use super::request::{Action, ReplyTo};
 use super::serve::Permits;
 use super::waiters::Acknowledged;
 use super::{Config, Core, State, TOP, record};
-use crate::batch::{Batch, OpRef};
+use crate::batch::OpRef;
 use crate::engine::CommitId;
 use crate::entry::DirectoryId;
 use crate::error::{Error, Result};
@@ -503,9 +503,9 @@ impl State {
     }
 }
 
-/// A batch of an on-core task that could not be sequenced at once.
-pub(crate) fn queue_batch(core: &Rc<Core>, batch: Batch, durability: Durability) -> Rc<Slot> {
+/// A commit of an on-core task that could not be sequenced at once.
+pub(crate) fn queue_action(core: &Rc<Core>, action: Action, durability: Durability) -> Rc<Slot> {
     let slot = Rc::new(Slot::default());
-    core.enqueue(Action::Batch(batch), durability, Reply::Task(slot.clone()), None);
+    core.enqueue(action, durability, Reply::Task(slot.clone()), None);
     slot
 }
