@@ -207,6 +207,11 @@ impl Compaction {
         self.jobs.iter().any(|job| matches!(&job.task, Task::Spill(other) if Rc::ptr_eq(other, table)))
     }
 
+    /// Whether something in flight takes a table out of memory.
+    fn takes(&self, table: &Table) -> bool {
+        self.jobs.iter().any(|job| job.task.span().covers(table.span()))
+    }
+
     /// Whether something in flight works on commits within a span.
     fn works_within(&self, span: Span) -> bool {
         self.jobs.iter().any(|job| span.covers(job.task.span()))
@@ -269,7 +274,12 @@ impl Core {
         }
         let log_short = state.log_beyond(LOG_SPILL);
         let memory_short = state.tip.active.memory() > self.config.memtable_bytes / LIVE_SHARE;
-        if !log_short && !memory_short {
+        // A table that was frozen early waits for no carry: nothing else makes room for a commit that waits.
+        let starved = state.queue.front().is_some_and(|queued| {
+            let at_rest = |table: &Rc<Table>| !state.compaction.takes(table);
+            !state.memory_admits(&self.config, queued.action.bytes()) && state.tip.view.tables().any(at_rest)
+        });
+        if !log_short && !memory_short && !starved {
             return;
         }
         let oldest = state.tip.view.tables().find(|table| !state.compaction.is_spilling(table)).cloned();
