@@ -376,7 +376,7 @@ impl Runner {
                 self.turn();
                 each(self);
                 count += 1;
-                assert!(count < 5_000_000, "commits are not acknowledged: {:?}", self.shard);
+                assert!(count < 300_000, "commits are not acknowledged: {:?}", self.shard);
             }
         }
     }
@@ -396,8 +396,11 @@ impl Runner {
 
     /// Waits until everything submitted is acknowledged.
     pub fn catch_up(&mut self) {
+        let mut count = 0u64;
         while self.acknowledged() < self.submitted {
             self.turn();
+            count += 1;
+            assert!(count < 300_000, "commits are not acknowledged: {:?}", self.shard);
         }
     }
 
