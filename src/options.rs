@@ -243,10 +243,10 @@ impl Options {
             return bad("flush_bytes", "must be at least 1 KiB".into());
         }
         let page = limits::PAGE_BYTES as u64;
-        if self.log_file_bytes.is_some_and(|bytes| bytes < 8 * page || bytes % page != 0 || bytes > 1 << 32) {
+        if self.log_file_bytes.is_some_and(|bytes| bytes < 8 * page || bytes % page != 0 || bytes > 1 << 30) {
             return bad(
                 "log_file_bytes",
-                format!("must be a multiple of {page}, from {} to 4 GiB", 8 * page),
+                format!("must be a multiple of {page}, from {} to 1 GiB", 8 * page),
             );
         }
         if !(3..=100).contains(&self.log_files_max) {

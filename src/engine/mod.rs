@@ -14,9 +14,10 @@ pub use snapshot::Snapshot;
 
 use crate::answer::Answer;
 use crate::batch::Batch;
+use crate::disk::Uring;
 use crate::error::{Error, Result};
 use crate::levels::{Commit, Divisor, History, Retention};
-use crate::options::{Durability, Fixed, Options, check_within};
+use crate::options::{Durability, Fixed, IoChoice, Options, check_within};
 use crate::path::Name;
 use crate::shard::host::{self, Started};
 use crate::shard::local::Local;
@@ -179,6 +180,10 @@ impl Engine {
     fn open_with(root: &Path, options: &Options) -> Result<Engine> {
         let started = std::time::Instant::now();
         options.check()?;
+        if options.io == IoChoice::Require {
+            // Before anything is written.
+            Uring::probe().map_err(|no_uring| Error::NoIoUring { why: no_uring.why })?;
+        }
         let exists = identity::look(root)?;
         if !exists {
             if !options.create {

@@ -174,6 +174,7 @@ impl Local {
         keys: &[K],
     ) -> Result<Vec<Option<Bytes>>> {
         self.check(directory.name())?;
+        keys.iter().try_for_each(|key| crate::batch::check_key(key.as_ref()))?;
         self.core.get_many(&self.core.frame(), directory.name(), keys).await
     }
 
@@ -357,6 +358,7 @@ impl LocalSnapshot {
         keys: &[K],
     ) -> Result<Vec<Option<Bytes>>> {
         self.local.check(directory.name())?;
+        keys.iter().try_for_each(|key| crate::batch::check_key(key.as_ref()))?;
         self.local.core.get_many(&self.frame, directory.name(), keys).await
     }
 
