@@ -275,10 +275,8 @@ impl Core {
         let log_short = state.log_beyond(LOG_SPILL);
         let memory_short = state.tip.active.memory() > self.config.memtable_bytes / LIVE_SHARE;
         // A table that was frozen early waits for no carry: nothing else makes room for a commit that waits.
-        let starved = state.queue.front().is_some_and(|queued| {
-            let at_rest = |table: &Rc<Table>| !state.compaction.takes(table);
-            !state.memory_admits(&self.config, queued.action.bytes()) && state.tip.view.tables().any(at_rest)
-        });
+        let at_rest = |table: &Rc<Table>| !state.compaction.takes(table);
+        let starved = state.starved && !state.queue.is_empty() && state.tip.view.tables().any(at_rest);
         if !log_short && !memory_short && !starved {
             return;
         }
