@@ -88,7 +88,7 @@ impl Default for Options {
             io: IoChoice::Auto,
             pin: true,
             cache_bytes: 256 << 20,
-            memtable_bytes: 256 << 20,
+            memtable_bytes: 640 << 20,
             log_files_max: 12,
             log_depth: 4,
             group_bytes: 256 << 10,
@@ -147,7 +147,7 @@ impl Options {
     }
 
     /// **Fixed at creation.** The bytes of commits that a shard gathers in memory before they go to a segment:
-    /// the flush level is chosen so that its window holds about this much (default: 24 MiB).
+    /// the flush level is chosen so that its window holds about this much (default: 48 MiB).
     pub fn flush_bytes(mut self, bytes: u64) -> Self {
         self.flush_bytes = Some(bytes);
         self
@@ -190,7 +190,7 @@ impl Options {
         self
     }
 
-    /// Bytes of all memtables together, flushes in flight included (default: 256 MiB). A window that does not
+    /// Bytes of all memtables together, flushes in flight included (default: 640 MiB). A window that does not
     /// fit is spilled.
     pub fn memtable_bytes(mut self, bytes: usize) -> Self {
         self.memtable_bytes = bytes;
@@ -305,7 +305,7 @@ impl Fixed {
             compression: options.compression.unwrap_or_default(),
             base_ratio: options.base_ratio.unwrap_or(8),
             part_bytes: options.part_bytes.unwrap_or(64 << 20),
-            flush_bytes: options.flush_bytes.unwrap_or(24 << 20),
+            flush_bytes: options.flush_bytes.unwrap_or(48 << 20),
             log_file_bytes: options.log_file_bytes.unwrap_or(32 << 20),
         }
     }

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// A checked path with what is derived from it once. Cheap to clone.
@@ -21,6 +22,10 @@ struct Inner {
     hash: u64,
     root_bytes: usize,
     shard: u16,
+    /// The directory that the path led to when its shard last looked, and the epoch of the shard's catalog in
+    /// which it did. Only the shard's thread uses them; they are atomic because handles may be anywhere.
+    known: AtomicU64,
+    known_in: AtomicU64,
 }
 
 impl Name {
@@ -64,7 +69,14 @@ impl Name {
             return Err(Error::invalid(named(), why));
         }
         let shard = (xxh3_64(&path[..root_bytes]) % u64::from(shards)) as u16;
-        let inner = Inner { path: text.into(), hash: hash_of(text), root_bytes, shard };
+        let inner = Inner {
+            path: text.into(),
+            hash: hash_of(text),
+            root_bytes,
+            shard,
+            known: AtomicU64::new(0),
+            known_in: AtomicU64::new(0),
+        };
         Ok(Name { inner: Arc::new(inner) })
     }
 
@@ -87,6 +99,19 @@ impl Name {
     /// The hash of the whole path, for tables in memory.
     pub(crate) fn hash(&self) -> u64 {
         self.inner.hash
+    }
+
+    /// The directory that the path leads to, if that was noted in this epoch of its shard's catalog.
+    #[inline]
+    pub(crate) fn known(&self, epoch: u64) -> Option<u64> {
+        (self.inner.known_in.load(Ordering::Relaxed) == epoch)
+            .then(|| self.inner.known.load(Ordering::Relaxed))
+    }
+
+    /// Notes the directory that the path leads to for as long as the epoch lasts. Only for its shard's thread.
+    pub(crate) fn note(&self, id: u64, epoch: u64) {
+        self.inner.known.store(id, Ordering::Relaxed);
+        self.inner.known_in.store(epoch, Ordering::Relaxed);
     }
 
     pub(crate) fn same(&self, other: &Name) -> bool {

@@ -285,7 +285,7 @@ impl SimulatedShard {
         self.core.set_spawner(None);
         self.executor.clear();
         self.core.tasks.clear();
-        self.core.snapshots.borrow_mut().clear();
+        self.core.snapshots.take();
         self.core.state.borrow_mut().compaction.abandon();
     }
 

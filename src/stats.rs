@@ -195,6 +195,8 @@ pub struct Stages {
     pub acknowledged: Histogram<u64>,
     /// One slice of compaction.
     pub slice: Histogram<u64>,
+    /// One turn of the shard's loop, on-core tasks not counted.
+    pub turn: Histogram<u64>,
     /// Commits in a log write (not a time).
     pub group: Histogram<u64>,
 }
@@ -207,6 +209,7 @@ impl Stages {
             log_write: histogram(),
             acknowledged: histogram(),
             slice: histogram(),
+            turn: histogram(),
             group: histogram(),
         }
     }

@@ -10,7 +10,7 @@ use crate::memtable::Place;
 use crate::read::cursor::Cursor;
 use crate::read::merge::Merge;
 use crate::segment::{SegmentCursor, SegmentIdentity};
-use crate::table::{Table, TableCursor};
+use crate::table::TableCursor;
 use crate::view::{Kind, Source};
 use std::rc::Rc;
 
@@ -23,11 +23,9 @@ pub(crate) async fn window(context: Context, window: Window, inputs: Vec<Source>
     Ok(())
 }
 
-/// Writes a table to a file of its own, ahead of its carry.
-pub(crate) async fn spill(context: Context, table: Rc<Table>) -> Result<()> {
-    let span = table.span();
-    let inputs = [Source::Table(table)];
-    let segment = write(&context, Kind::Spill, Level(0), span, spill_name(span), &inputs).await?;
+/// Writes a table to a file of its own, ahead of its carry; or merges spills into one of a higher tier.
+pub(crate) async fn spill(context: Context, span: Span, tier: Level, inputs: Vec<Source>) -> Result<()> {
+    let segment = write(&context, Kind::Spill, tier, span, spill_name(span), &inputs).await?;
     context.outbox.borrow_mut().push_back(Change::Spill { segment, span });
     Ok(())
 }

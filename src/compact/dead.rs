@@ -57,11 +57,6 @@ impl Dead {
         Ok(dead)
     }
 
-    /// Whether there are none.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.drops.is_empty()
-    }
-
     /// The commit that dropped what an entry belongs to. A catalog entry belongs to its parent, a drop to
     /// itself.
     pub(crate) fn dropped(&self, directory: DirectoryId, key: &[u8]) -> Option<Commit> {

@@ -80,7 +80,7 @@ pub(crate) struct Context {
 pub(crate) enum Change {
     /// The segment of a window takes the place of everything within the window.
     Window { segment: Rc<Segment>, span: Span },
-    /// A spill takes the place of its table.
+    /// A spill takes the place of its table, or of smaller spills.
     Spill { segment: Rc<Segment>, span: Span },
     /// New parts of the base take the place of what lay between their bounds.
     Parts { low: FullKey, high: Option<FullKey>, parts: Vec<Part> },

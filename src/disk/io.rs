@@ -26,6 +26,17 @@ struct Inner {
     completions: Vec<Completion>,
 }
 
+impl Inner {
+    /// Drops a completion that no one wants. A file that was opened for no one is closed again, as unheard.
+    fn forget(&mut self, slot: usize) {
+        let Slot::Finished(completion) = self.slots.remove(slot) else { return };
+        if let Ok(Outcome::Opened { file, .. }) = completion.result {
+            let close = self.slots.insert(Slot::Abandoned);
+            self.disk.start(close as u64, Op::Close { file });
+        }
+    }
+}
+
 /// A shard's handle to its disk. Clones share the disk.
 #[derive(Clone)]
 pub struct Io {
@@ -53,12 +64,12 @@ impl Io {
         inner.disk.submit();
         inner.disk.collect(&mut inner.completions);
         let count = inner.completions.len();
-        for completion in inner.completions.drain(..) {
+        for completion in std::mem::take(&mut inner.completions) {
             let slot = completion.token as usize;
             match std::mem::replace(&mut inner.slots[slot], Slot::Finished(completion)) {
                 // A waker may only schedule; it must not call back into this `Io`.
                 Slot::Waiting(waker) => waker.into_iter().for_each(Waker::wake),
-                Slot::Abandoned => drop(inner.slots.remove(slot)),
+                Slot::Abandoned => inner.forget(slot),
                 Slot::Finished(_) => debug_assert!(false, "an operation completed twice"),
             }
         }
@@ -177,7 +188,7 @@ impl Drop for Ticket {
         let Some(slot) = self.slot else { return };
         let mut inner = self.io.inner.borrow_mut();
         match inner.slots[slot] {
-            Slot::Finished(_) => drop(inner.slots.remove(slot)),
+            Slot::Finished(_) => inner.forget(slot),
             _ => inner.slots[slot] = Slot::Abandoned,
         }
     }

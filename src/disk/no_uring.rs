@@ -3,7 +3,7 @@
 use rustix::io::Errno;
 use std::io::Error;
 
-/// Why there is no io_uring here, and what to change. The source of the error that [`Uring::new`] gives.
+/// Why there is no io_uring here, and what to change. The source of the error that [`Uring::new`](super::Uring::new) gives.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("io_uring is not available: {why}")]
 pub struct NoUring {
@@ -14,7 +14,7 @@ pub struct NoUring {
 }
 
 impl NoUring {
-    /// Finds it within an error of [`Uring::new`]; any other error there is about the folder.
+    /// Finds it within an error of [`Uring::new`](super::Uring::new); any other error there is about the folder.
     pub fn within(error: &Error) -> Option<&NoUring> {
         error.get_ref().and_then(|inner| inner.downcast_ref())
     }

@@ -25,8 +25,23 @@ pub(crate) fn shard_folder(root: &Path, shard: u16) -> PathBuf {
     root.join(format!("shard-{shard:04}"))
 }
 
-/// Takes the folder's lock; it lasts as long as the file.
-pub(crate) fn lock(root: &Path) -> Result<File> {
+/// The lock of an engine's folder, held until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    file: File,
+}
+
+impl Drop for Lock {
+    /// Unlocks by name: closing would not do where a process that is being started by this one (between `fork`
+    /// and `exec`) has a copy of the descriptor.
+    fn drop(&mut self) {
+        // Where it fails, the end of the last descriptor unlocks.
+        let _ = self.file.unlock();
+    }
+}
+
+/// Takes the folder's lock.
+pub(crate) fn lock(root: &Path) -> Result<Lock> {
     let path = root.join(LOCK);
     let file = File::options()
         .create(true)
@@ -35,7 +50,7 @@ pub(crate) fn lock(root: &Path) -> Result<File> {
         .open(&path)
         .map_err(|error| Error::io("open", path.display().to_string(), error))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock { file }),
         Err(TryLockError::WouldBlock) => Err(Error::Locked { path: root.into() }),
         Err(TryLockError::Error(error)) => Err(Error::io("lock", path.display().to_string(), error)),
     }

@@ -15,7 +15,7 @@ pub use snapshot::Snapshot;
 use crate::answer::Answer;
 use crate::batch::Batch;
 use crate::error::{Error, Result};
-use crate::levels::{Commit, Retention};
+use crate::levels::{Commit, Divisor, History, Retention};
 use crate::options::{Durability, Fixed, Options, check_within};
 use crate::path::Name;
 use crate::shard::host::{self, Started};
@@ -24,7 +24,7 @@ use crate::shard::mailbox::{Mailbox, PostError};
 use crate::shard::request::{Action, At, ReplyTo, Request};
 use crate::stats::{SegmentInfo, Stats};
 use snapshot::Held;
-use std::fs::{self, File};
+use std::fs;
 use std::future::Future;
 use std::path::Path;
 use std::sync::{Arc, Mutex, Weak};
@@ -40,20 +40,39 @@ pub struct CommitId {
     pub number: Commit,
 }
 
-/// Which commits of a shard can be read as of.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
+/// Which commits of a shard can be read as of, at the moment it was asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Retained {
+    pub(crate) history: History,
+    pub(crate) divisor: Divisor,
+    pub(crate) newest: Commit,
+}
+
+impl Retained {
     /// What the shard keeps.
-    pub retention: Retention,
-    /// The divisor, which makes the aligned commits of a level.
-    pub divisor: u32,
+    pub fn retention(&self) -> Retention {
+        self.history.retention
+    }
+
     /// The newest commit, which can always be read.
-    pub newest: Commit,
-    /// The oldest commit that can be read.
-    pub oldest: Commit,
-    /// No commit below this one can be read, whatever the retention says: it was changed there.
-    pub floor: Commit,
+    pub fn newest(&self) -> Commit {
+        self.newest
+    }
+
+    /// The oldest commit that can be read; 0 is the empty state before the first.
+    pub fn oldest(&self) -> Commit {
+        self.nearest(Commit::ZERO)
+    }
+
+    /// Whether a commit can be read.
+    pub fn contains(&self, commit: Commit) -> bool {
+        self.history.retained(self.divisor, commit, self.newest)
+    }
+
+    /// The commit nearest to one that can be read: the last one up to it, else the first one after it.
+    pub fn nearest(&self, commit: Commit) -> Commit {
+        self.history.nearest(self.divisor, commit, self.newest)
+    }
 }
 
 /// What opening an engine took.
@@ -121,7 +140,7 @@ pub struct Engine {
 struct Open {
     threads: Vec<host::Thread>,
     /// The folder's lock; the shards' threads hold it too.
-    _lock: Arc<File>,
+    _lock: Arc<identity::Lock>,
 }
 
 pub(crate) struct EngineInner {
@@ -502,19 +521,15 @@ impl EngineInner {
         Answer::later(async move { Ok(Snapshot::new(Held::new(engine, shard, opened.await?))) })
     }
 
-    /// Lets go of a snapshot. Never blocks.
-    pub(crate) fn release(&self, shard: u16, snapshot: u64) {
-        self.mailboxes[usize::from(shard)].release(snapshot);
-    }
-
     fn close(&self) -> Result<()> {
         let open = self.open.lock().map(|mut open| open.take()).unwrap_or_default();
         let Some(open) = open else { return Ok(()) };
-        let answers = self.ask_all(|reply| Request::Close { reply });
         if host::is_hosting() {
             // The last handle went on a shard's own thread, which must not wait for itself.
+            self.mailboxes.iter().for_each(|mailbox| mailbox.end());
             return Ok(());
         }
+        let answers = self.ask_all(|reply| Request::Close { reply });
         let results: Vec<Result<()>> = answers.into_iter().map(Answer::wait).collect();
         for thread in open.threads {
             thread.join();

@@ -145,11 +145,11 @@ impl Scan {
                 Taken::End => return Ok(None),
                 Taken::Read => {}
             }
-            let at = self.held.as_ref().map_or(At::Newest, |held| At::Snapshot(held.snapshot));
+            let at = self.held.as_ref().map_or(At::Newest, |held| held.at());
             let (name, page) = (self.name.clone(), self.pages.next_page(other));
             let answer = self.engine.ask(name.shard(), |reply| Request::Page { name, page, at, reply });
-            let page = answer.await?;
-            if let Some(opened) = page.opened {
+            let mut page = answer.await?;
+            if let Some(opened) = page.opened.take() {
                 self.held = Some(Arc::new(Held::new(self.engine.clone(), self.name.shard(), opened)));
             }
             self.pages.fill(other, page);

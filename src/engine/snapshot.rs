@@ -12,21 +12,20 @@ use std::sync::Arc;
 
 /// What a shard keeps for a snapshot, until this goes away.
 pub(crate) struct Held {
-    engine: Arc<EngineInner>,
+    opened: Opened,
     shard: u16,
-    pub(crate) snapshot: u64,
-    pub(crate) commit: Commit,
+    // Last: where it is the engine's last handle, dropping it closes the engine.
+    engine: Arc<EngineInner>,
 }
 
 impl Held {
     pub(crate) fn new(engine: Arc<EngineInner>, shard: u16, opened: Opened) -> Self {
-        Held { engine, shard, snapshot: opened.snapshot, commit: opened.commit }
+        Held { opened, shard, engine }
     }
-}
 
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.engine.release(self.shard, self.snapshot);
+    /// The state that it names.
+    pub(crate) fn at(&self) -> At {
+        At::Snapshot(self.opened.snapshot)
     }
 }
 
@@ -58,7 +57,7 @@ impl Snapshot {
 
     /// The commit it shows.
     pub fn commit(&self) -> Commit {
-        self.held.commit
+        self.held.opened.commit
     }
 
     /// The shard it shows.
@@ -128,7 +127,7 @@ impl Snapshot {
     }
 
     fn at(&self) -> At {
-        At::Snapshot(self.held.snapshot)
+        self.held.at()
     }
 
     fn scan(&self, directory: &Directory, range: RangeOf) -> Result<Scan> {
@@ -150,6 +149,6 @@ impl Snapshot {
 
 impl std::fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Snapshot(shard {}, commit {})", self.held.shard, self.held.commit)
+        write!(f, "Snapshot(shard {}, commit {})", self.held.shard, self.commit())
     }
 }

@@ -1,8 +1,8 @@
 //! Pace: how much of the merges in flight must be done by a commit.
 //!
 //! 1. A carry of level v, due at n, has a *schedule*: a straight line from nothing before n to all of its work after
-//!    a quarter of a window of level v. Its deadline is at least a whole window later; the rest is slack, for
-//!    installing it and for slow disks. (Stretching schedules to half of the way to the deadline lowers the peak of the
+//!    a quarter of a window of level v, a fold after half of a window of the base's level. Its deadline is at least
+//!    a whole window later; the rest is slack, for installing it and for slow disks. (Stretching schedules to half of the way to the deadline lowers the peak of the
 //!    work, but keeps the inputs of many carries live at once. Simulated with commits of s bytes, most work a
 //!    commit and most live segments: divisor 4, 5 levels: 9s and 21, stretched 7s and 35, where the digits' bound is
 //!    15; divisor 8, 5 levels: 17s and 63, stretched 10s and 113, digits' bound 35.)
@@ -19,7 +19,7 @@
 //!   so its schedule rises by 4s a commit, and is over before the next carry of level v. For D up to 4 it is
 //!   over before the first carry of level v-1 after it, so every other level is active at most. A fold's base has
 //!   at most `(T + D - 1)·D^b·s` bytes (it may have to wait D - 1 folds for a boundary of the level above) and its
-//!   window `D^b·s`, over a quarter of `D^b`: 4s(T + D). (Where it falls by one level, the base has `T·D^(b-1)·s`
+//!   window `D^b·s`, over half of `D^b`: 2s(T + D). (Where it falls by one level, the base has `T·D^(b-1)·s`
 //!   and the window D times that of the new span: the same.)
 //! - Paid after every commit, live segments stay below twice the digits' bound, (D - 1) a level, for up to 6
 //!   levels from the flush level up with D up to 4 (10^9 keys have 5), 5 levels with D up to 8, 4 above. With more
@@ -94,7 +94,8 @@ impl Pace {
         );
         let level = shape.divisor.zeros(due);
         let window = shape.divisor.pow(shape.base_level.map_or(level, |base| base.min(level)));
-        let schedule = window.div_ceil(4).min((deadline.0 - now.0).div_ceil(2));
+        let share = if matches!(carry, Carry::Fold { .. }) { 2 } else { 4 };
+        let schedule = window.div_ceil(share).min((deadline.0 - now.0).div_ceil(2));
         self.works.push(Work {
             due,
             start: now,
@@ -181,5 +182,5 @@ impl Pace {
 pub fn work_bound(divisor: Divisor, commit_bytes: u64, levels: u32, base_ratio: Option<u32>) -> u64 {
     let active = if divisor.get() <= 4 { levels.div_ceil(2) } else { levels };
     let fold = base_ratio.map_or(0, |ratio| u64::from(ratio) + u64::from(divisor.get()));
-    commit_bytes.saturating_mul(4).saturating_mul(u64::from(active) + fold)
+    commit_bytes.saturating_mul(4 * u64::from(active) + 2 * fold)
 }

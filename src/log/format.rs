@@ -1,7 +1,7 @@
 //! The bytes of a log file: the header page, the mark of a clean close, and groups.
 //!
 //! Everything here is pure: bytes in, values out. Decoding is total: whatever the bytes, the answer is a value
-//! or `None`, in time and memory proportional to what is passed in. `docs/format-log.md` draws the same tables.
+//! or `None`, in time and memory proportional to what is passed in. `docs/format.md` draws the same tables.
 
 use crate::codec::Reader;
 use crate::levels::Commit;

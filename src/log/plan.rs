@@ -10,7 +10,7 @@
 //! 4. Every intact group of the shard, wherever it lies, tells a commit up to which the log was durable. That
 //!    stays true for ever. If replay ended below such a claim, the log is damaged, and is refused.
 //!
-//! The rules as a lettered table: `docs/format-log.md`.
+//! The rules as a lettered table: `docs/format.md`.
 
 use super::format::{FileHeader, GroupHead};
 use crate::error::{Error, Result};

@@ -7,6 +7,7 @@
 use crate::entry::{DirectoryId, Entry};
 use crate::levels::Commit;
 use bytemuck::{Pod, Zeroable};
+use std::cell::RefCell;
 
 /// The first chunk of a table.
 const CHUNK_BYTES_MIN: usize = 4 << 10;
@@ -14,6 +15,41 @@ const CHUNK_BYTES_MIN: usize = 4 << 10;
 const CHUNK_BYTES_MAX: usize = 1 << 20;
 /// A record longer than this gets its own chunk, so that at most an eighth of a full-size chunk is wasted.
 const OWN_CHUNK_BYTES: usize = CHUNK_BYTES_MAX / 8;
+
+/// Full-size chunks that a thread keeps for its next tables. Giving tens of megabytes back to the system, and
+/// having every page of the next table faulted in again, takes milliseconds: longer than a turn of a shard's loop
+/// may take.
+const CHUNKS_KEPT_MAX: usize = 128;
+
+thread_local! {
+    /// See [`CHUNKS_KEPT_MAX`].
+    static KEPT: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// An empty chunk, of memory that was used before if there is some.
+fn take_chunk(capacity: usize) -> Vec<u8> {
+    let kept = if capacity == CHUNK_BYTES_MAX {
+        // Not while the thread ends, and its locals are gone.
+        KEPT.try_with(|kept| kept.borrow_mut().pop()).ok().flatten()
+    } else {
+        None
+    };
+    kept.unwrap_or_else(|| Vec::with_capacity(capacity))
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        let _ = KEPT.try_with(|kept| {
+            let mut kept = kept.borrow_mut();
+            for mut chunk in self.chunks.drain(..).filter(|chunk| chunk.capacity() == CHUNK_BYTES_MAX) {
+                if kept.len() < CHUNKS_KEPT_MAX {
+                    chunk.clear();
+                    kept.push(chunk);
+                }
+            }
+        });
+    }
+}
 
 /// Stands for the value's length in the record of a delete.
 const NO_VALUE: u32 = u32::MAX;
@@ -111,7 +147,7 @@ impl Arena {
             self.filling = at;
             capacity
         };
-        let chunk = Vec::with_capacity(capacity);
+        let chunk = take_chunk(capacity);
         self.bytes += chunk.capacity();
         self.chunks.push(chunk);
         at

@@ -78,7 +78,7 @@ impl Pages {
         if self.limit == 0 {
             return Taken::End;
         }
-        let (near, far) = match self.from_back(other) {
+        let (near, far) = match self.at_high_end(other) {
             true => (&mut self.back, &mut self.front),
             false => (&mut self.front, &mut self.back),
         };
@@ -93,7 +93,7 @@ impl Pages {
         }
     }
 
-    fn from_back(&self, other: bool) -> bool {
+    fn at_high_end(&self, other: bool) -> bool {
         self.reversed != other
     }
 
@@ -102,7 +102,7 @@ impl Pages {
         let most = if self.started { PAGE_ENTRIES } else { FIRST_PAGE_ENTRIES };
         PageRequest {
             range: self.rest.clone(),
-            back: self.from_back(other),
+            back: self.at_high_end(other),
             entries: self.limit.min(most),
             keep: self.limit > most,
         }
@@ -112,7 +112,7 @@ impl Pages {
     pub(crate) fn fill(&mut self, other: bool, page: Page) {
         self.started = true;
         self.exhausted = !page.more;
-        let back = self.from_back(other);
+        let back = self.at_high_end(other);
         if let Some((last, _)) = page.entries.last() {
             let end = if back { &mut self.rest.high } else { &mut self.rest.low };
             *end = Bound::Excluded(last.clone());

@@ -1,7 +1,7 @@
 //! Segments: immutable sorted files, each holding exactly one window of commits.
 //!
 //! A segment keeps its entries in the one order of [`crate::entry`]: directory, key, newest commit first.
-//! `docs/format-segment.md` draws the file byte by byte. In short:
+//! `docs/format.md` draws the file byte by byte. In short:
 //!
 //! 1. A header page with the magic, the version and the segment's identity.
 //! 2. Data blocks, and among them, as they fill, the blocks of an index tree. Each leaf of the tree has one

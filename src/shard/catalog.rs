@@ -9,7 +9,7 @@
 
 use crate::entry::DirectoryId;
 use crate::levels::Commit;
-use crate::path::hash_of;
+use crate::path::{Name, hash_of};
 use hashbrown::HashTable;
 
 /// The most paths cached on one shard; beyond, those not used lately go.
@@ -37,10 +37,16 @@ pub(crate) enum Known {
 }
 
 /// See the module's text.
-#[derive(Default)]
 pub(crate) struct Catalog {
     table: HashTable<Binding>,
+    /// Never 0: a [`Name`] of which nothing was noted has that.
     epoch: u64,
+}
+
+impl Default for Catalog {
+    fn default() -> Self {
+        Catalog { table: HashTable::new(), epoch: 1 }
+    }
 }
 
 impl Catalog {
@@ -48,6 +54,20 @@ impl Catalog {
     #[inline]
     pub(crate) fn look(&mut self, path: &str, hash: u64) -> Known {
         self.look_at(path, hash, Commit::MAX)
+    }
+
+    /// [`look`](Catalog::look) for a name. Where it leads to a directory, the name itself remembers that for the
+    /// rest of the epoch: within one, a path once bound stays bound.
+    #[inline]
+    pub(crate) fn look_name(&mut self, name: &Name) -> Known {
+        if let Some(id) = name.known(self.epoch) {
+            return Known::Is(DirectoryId(id));
+        }
+        let known = self.look(name.path(), name.hash());
+        if let Known::Is(id) = known {
+            name.note(id.0, self.epoch);
+        }
+        known
     }
 
     /// What is known of a path as of a commit.

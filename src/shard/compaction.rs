@@ -14,10 +14,10 @@
 use super::{Config, Core, State};
 use crate::compact::{self, Context, Throttle};
 use crate::error::{Error, Result};
-use crate::levels::{Carry, Commit, Pace, Shape, Span};
+use crate::levels::{Carry, Commit, Level, Pace, Shape, Span};
 use crate::stats::{CarryKind, CarryStats};
 use crate::table::Table;
-use crate::view::{Source, work_bytes};
+use crate::view::{Kind, Source, work_bytes};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -25,8 +25,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-/// Bytes merged in one slice: some hundred microseconds of work.
-const SLICE_BYTES: u64 = 64 * 1024;
+/// Bytes merged in one slice: about a hundred microseconds of work, as much as a log write takes.
+const SLICE_BYTES: u64 = 32 * 1024;
 /// How long after a failure a carry is tried again, in nanoseconds.
 const RETRY_AFTER: u64 = 1_000_000_000;
 /// The live table is spilled when it takes more than this share of the shard's memory.
@@ -42,7 +42,11 @@ type Work = Pin<Box<dyn Future<Output = Result<()>>>>;
 #[derive(Clone)]
 enum Task {
     Carry(Carry),
-    Spill(Rc<Table>),
+    /// Of one table, or of adjacent spills; newest first.
+    Spill {
+        inputs: Vec<Source>,
+        tier: Level,
+    },
 }
 
 impl Task {
@@ -51,8 +55,18 @@ impl Task {
         match self {
             Task::Carry(Carry::Segment(window)) => window.span(),
             Task::Carry(Carry::Fold { from, to }) => Span::new(*from, *to),
-            Task::Spill(table) => table.span(),
+            Task::Spill { inputs, .. } => {
+                let (newest, oldest) = (inputs.first().map(Source::span), inputs.last().map(Source::span));
+                newest.zip(oldest).map_or(Span::new(Commit::ZERO, Commit::ZERO), |(newest, oldest)| {
+                    Span::new(oldest.after, newest.last)
+                })
+            }
         }
+    }
+
+    /// The spill of a table.
+    fn spill(table: Rc<Table>) -> Self {
+        Task::Spill { inputs: vec![Source::Table(table)], tier: Level(0) }
     }
 }
 
@@ -122,7 +136,7 @@ impl Compaction {
 
     /// A spill is installed, or has become needless.
     pub(crate) fn spilled(&mut self, span: Span) {
-        self.jobs.retain(|job| !matches!(&job.task, Task::Spill(table) if table.span() == span));
+        self.jobs.retain(|job| !matches!(job.task, Task::Spill { .. }) || job.task.span() != span);
         self.recovered();
     }
 
@@ -164,7 +178,7 @@ impl Compaction {
 
     /// Bytes yet to be merged by what is in flight or due.
     pub(crate) fn backlog(&self) -> u64 {
-        let spills = self.jobs.iter().filter(|job| matches!(job.task, Task::Spill(_)));
+        let spills = self.jobs.iter().filter(|job| matches!(job.task, Task::Spill { .. }));
         self.pace.in_flight().map(|work| work.total_bytes - work.done_bytes).sum::<u64>()
             + spills.map(Job::left).sum::<u64>()
     }
@@ -190,21 +204,17 @@ impl Compaction {
             }
         });
         let spills = self.jobs.iter().filter_map(|job| match &job.task {
-            Task::Spill(table) => Some(CarryStats {
+            Task::Spill { .. } => Some(CarryStats {
                 kind: CarryKind::Spill,
                 level: shape.flush_level,
-                due: table.span().last,
-                deadline: table.span().last,
+                due: job.task.span().last,
+                deadline: job.task.span().last,
                 done: job.throttle.done(),
                 total: job.total,
             }),
             Task::Carry(_) => None,
         });
         carries.chain(spills).collect()
-    }
-
-    fn is_spilling(&self, table: &Rc<Table>) -> bool {
-        self.jobs.iter().any(|job| matches!(&job.task, Task::Spill(other) if Rc::ptr_eq(other, table)))
     }
 
     /// Whether something in flight takes a table out of memory.
@@ -215,6 +225,14 @@ impl Compaction {
     /// Whether something in flight works on commits within a span.
     fn works_within(&self, span: Span) -> bool {
         self.jobs.iter().any(|job| span.covers(job.task.span()))
+    }
+
+    /// Whether something in flight works on a commit of a span.
+    fn touches(&self, span: Span) -> bool {
+        self.jobs.iter().any(|job| {
+            let other = job.task.span();
+            span.after < other.last && other.after < span.last
+        })
     }
 }
 
@@ -248,6 +266,9 @@ impl Core {
     /// One slice of compaction, and installing what is ready. With `idle`, ahead of time. Answers whether there
     /// is more to do at once.
     pub(super) fn compact(self: &Rc<Self>, idle: bool) -> bool {
+        if self.state.borrow().poisoned.is_some() {
+            return false;
+        }
         self.spill_under_pressure();
         self.begin_due();
         let worked = self.slice(idle);
@@ -265,11 +286,13 @@ impl Core {
         worked || collected || installed
     }
 
-    /// Spills tables where memory or the log runs short.
+    /// Spills a table where memory or the log runs short, or merges spills that have become many. One such job
+    /// at a time.
     fn spill_under_pressure(self: &Rc<Self>) {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        if state.compaction.stalled.is_some() || state.poisoned.is_some() {
+        let waits = state.compaction.retry_at.is_some_and(|at| at > self.now());
+        if waits || state.compaction.jobs.iter().any(|job| matches!(job.task, Task::Spill { .. })) {
             return;
         }
         let log_short = state.log_beyond(LOG_SPILL);
@@ -277,38 +300,58 @@ impl Core {
         // A table that was frozen early waits for no carry: nothing else makes room for a commit that waits.
         let at_rest = |table: &Rc<Table>| !state.compaction.takes(table);
         let starved = state.starved && !state.queue.is_empty() && state.tip.view.tables().any(at_rest);
-        if !log_short && !memory_short && !starved {
-            return;
-        }
-        let oldest = state.tip.view.tables().find(|table| !state.compaction.is_spilling(table)).cloned();
-        match oldest {
-            // One after another: each relieves both.
-            Some(table) if !state.compaction.jobs.iter().any(|job| matches!(job.task, Task::Spill(_))) => {
-                self.begin(state, Task::Spill(table));
+        if log_short || memory_short || starved {
+            if state.tip.view.tables().next().is_none() {
+                state.tip.freeze_active();
             }
-            None if memory_short || (log_short && !state.tip.active.span().is_empty()) => {
-                if state.tip.view.tables().next().is_none() {
-                    state.tip.freeze_active();
-                }
+            let resting = state.tip.view.tables().find(|table| !state.compaction.takes(table));
+            let oldest = resting.or(state.tip.view.tables().next()).cloned();
+            if let Some(table) = oldest {
+                return self.begin(state, Task::spill(table));
             }
-            _ => {}
         }
+        if let Some(spills) = self.crowded_spills(state) {
+            self.begin(state, spills);
+        }
+    }
+
+    /// Adjacent spills of one tier, as many as the divisor: to be merged into one of the next tier. So a window
+    /// far too large for memory has few spills in each of few tiers.
+    fn crowded_spills(&self, state: &State) -> Option<Task> {
+        let tier_of = |source: &Source| match source {
+            Source::Segment(segment) if segment.meta().identity.kind == Kind::Spill.to_byte() => {
+                Some(segment.meta().identity.level)
+            }
+            _ => None,
+        };
+        let many = self.config.divisor.get() as usize;
+        let crowd = state.tip.view.sources.windows(many).find(|sources| {
+            let tier = tier_of(&sources[0]);
+            tier.is_some() && sources.iter().all(|source| tier_of(source) == tier)
+        })?;
+        let tier = tier_of(&crowd[0])?.above();
+        let task = Task::Spill { inputs: crowd.to_vec(), tier };
+        (!state.compaction.touches(task.span())).then_some(task)
     }
 
     /// Begins carries whose inputs are at rest.
     fn begin_due(self: &Rc<Self>) {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        if state.compaction.retry_at.is_some_and(|at| at > self.now()) {
+        if let Some(retry_at) = state.compaction.retry_at
+            && (retry_at > self.now() || state.installer.is_busy())
+        {
+            // Not on top of what a carry that was given up may still have installed.
             return;
         }
-        let mut waiting = VecDeque::new();
-        while let Some(carry) = state.compaction.due.pop_front() {
-            if !self.try_begin(state, carry) {
-                waiting.push_back(carry);
+        let mut at = 0;
+        while let Some(&carry) = state.compaction.due.get(at) {
+            if self.try_begin(state, carry) {
+                state.compaction.due.remove(at);
+            } else {
+                at += 1;
             }
         }
-        state.compaction.due = waiting;
     }
 
     /// Begins a carry, or the spill that it waits for. Answers whether it began.
@@ -327,7 +370,7 @@ impl Core {
         if level > shape.flush_level.above() {
             let table = state.tip.view.tables().find(|table| span.covers(table.span())).cloned();
             if let Some(table) = table {
-                self.begin(state, Task::Spill(table));
+                self.begin(state, Task::spill(table));
                 return false;
             }
         }
@@ -338,6 +381,8 @@ impl Core {
     fn begin(self: &Rc<Self>, state: &mut State, task: Task) {
         let throttle = Rc::new(Throttle::default());
         let outbox = Rc::new(RefCell::default());
+        // What it works on has to be durable before it is installed, however lazy the commits were.
+        state.urgent = state.urgent.max(task.span().last);
         let context = Context {
             io: self.io.clone(),
             cache: self.cache.clone(),
@@ -362,7 +407,10 @@ impl Core {
                 let parts = state.tip.view.parts.clone();
                 (state.work_of(*carry), Box::pin(compact::fold::fold(context, *to, inputs(), parts)))
             }
-            Task::Spill(table) => (table.bytes(), Box::pin(compact::carry::spill(context, table.clone()))),
+            Task::Spill { inputs, tier } => {
+                let work = compact::carry::spill(context, span, *tier, inputs.clone());
+                (inputs.iter().map(Source::bytes).sum(), Box::pin(work))
+            }
         };
         state.compaction.jobs.push(Job { task, total, throttle, outbox, work: Some(work) });
     }
@@ -382,7 +430,7 @@ impl Core {
             let owed = hurry || state.compaction.pace.owed_bytes(state.tip.schedule.at) > 0;
             (owed, state.compaction.pace.next())
         };
-        let spill = jobs.iter().position(|job| matches!(job.task, Task::Spill(_)) && job.work.is_some());
+        let spill = jobs.iter().position(|job| matches!(job.task, Task::Spill { .. }) && job.work.is_some());
         let carry = || {
             let owing = |job: &Job| matches!(&job.task, Task::Carry(carry) if Some(carry.due()) == first);
             jobs.iter().position(|job| owing(job) && job.work.is_some())
@@ -429,12 +477,16 @@ impl Core {
         more
     }
 
-    /// Takes finished changes to the installer.
+    /// Takes finished changes to the installer; those whose commits the log has made durable. A segment that
+    /// outlived the log would leave a hole after a crash.
     fn collect(&self) -> bool {
         let mut state = self.state.borrow_mut();
-        let State { compaction, installer, .. } = &mut *state;
+        let State { compaction, installer, waiters, .. } = &mut *state;
         let mut any = false;
         for job in &compaction.jobs {
+            if job.task.span().last > waiters.durable_until() {
+                continue;
+            }
             for change in job.outbox.borrow_mut().drain(..) {
                 installer.push(change);
                 any = true;
@@ -451,7 +503,7 @@ impl Core {
         let mut due: Vec<Carry> = state.compaction.due.drain(..).collect();
         due.extend(jobs.iter().filter_map(|job| match &job.task {
             Task::Carry(carry) => Some(*carry),
-            Task::Spill(_) => None,
+            Task::Spill { .. } => None,
         }));
         due.sort_by_key(|carry| carry.due());
         state.compaction.due = due.into();

@@ -87,7 +87,7 @@ pub(crate) fn start(
     root: &Path,
     fixed: &Fixed,
     options: &Options,
-    lock: &Arc<std::fs::File>,
+    lock: &Arc<identity::Lock>,
 ) -> Result<Started> {
     let cores = core_affinity::get_core_ids().unwrap_or_default();
     let mut mailboxes = Vec::new();
@@ -132,10 +132,7 @@ pub(crate) fn start(
     }
     let Some(error) = failed else { return Ok(Started { threads, mailboxes, shards, io_kind, io_fallback }) };
     // Those that did open are told to close; no one waits for their answers.
-    for mailbox in &mailboxes {
-        let (reply, _) = tokio::sync::oneshot::channel();
-        let _ = mailbox.try_post(super::request::Request::Close { reply });
-    }
+    mailboxes.iter().for_each(|mailbox| mailbox.end());
     threads.into_iter().for_each(Thread::join);
     Err(error)
 }
@@ -178,7 +175,16 @@ struct Setup {
     io: IoChoice,
     core: Option<core_affinity::CoreId>,
     mailbox: Arc<Mailbox>,
-    _lock: Arc<std::fs::File>,
+    _lock: Arc<identity::Lock>,
+}
+
+/// Closes a mailbox when a shard's thread ends, in whatever way.
+struct CloseAtEnd(Arc<Mailbox>);
+
+impl Drop for CloseAtEnd {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 /// What a shard's thread reports once its shard is open.
@@ -196,6 +202,8 @@ fn run(setup: Setup, opened: &mpsc::Sender<Result<Opened>>) {
         core_affinity::set_for_current(core);
     }
     let Setup { folder, config, log, cache_bytes, retention, io, mailbox, .. } = setup;
+    // However this ends, no client waits for an answer that cannot come.
+    let _closing = CloseAtEnd(mailbox.clone());
     let shard = config.shard;
     let core = open_best(&folder, io).and_then(|(disk, io_fallback)| {
         let io = Io::new(disk);
@@ -212,16 +220,11 @@ fn run(setup: Setup, opened: &mpsc::Sender<Result<Opened>>) {
         Err(error) => {
             let error = name_shard(error, shard);
             let _ = opened.send(Err(error));
-            mailbox.close();
             return;
         }
     };
     let looped = host(&core, &mailbox);
     mailbox.close();
-    while let Some(letter) = mailbox.pop() {
-        // Dropping its reply tells the client that the engine is closed.
-        drop(letter);
-    }
     let io = core.io.clone();
     match looped {
         Ok(()) => block_on(&io, core.finish()),
@@ -283,7 +286,7 @@ fn host(core: &Rc<Core>, mailbox: &Arc<Mailbox>) -> Result<()> {
 }
 
 /// The loop: one turn a poll.
-async fn drive(core: &Rc<Core>, mailbox: &Mailbox, spawner: Spawner) -> std::io::Result<()> {
+async fn drive(core: &Rc<Core>, mailbox: &Arc<Mailbox>, spawner: Spawner) -> std::io::Result<()> {
     core.set_spawner(Some(spawner));
     let ready = match core.io.event_fd() {
         // SAFETY: the descriptor is owned by the `AsyncFd`, so it stays open, and its own, while registered.
@@ -305,6 +308,11 @@ async fn drive(core: &Rc<Core>, mailbox: &Mailbox, spawner: Spawner) -> std::io:
             Turn::Idle(_) => None,
         };
         let Some(until) = until else {
+            if core.io.in_flight() > 0 {
+                // Durable writes are completed by kernel threads of this core. A kernel that preempts only now
+                // and then would let them wait for the rest of this thread's slice.
+                std::thread::yield_now();
+            }
             cx.waker().wake_by_ref();
             return Poll::Pending;
         };

@@ -61,10 +61,6 @@ impl Installer {
         self.busy.is_some() || (!self.changes.is_empty() && !self.failed)
     }
 
-    pub(crate) fn is_idle(&self) -> bool {
-        !self.is_busy()
-    }
-
     /// Adds a change behind those that wait.
     pub(crate) fn push(&mut self, change: Change) {
         self.changes.push_back(change);
@@ -126,12 +122,9 @@ impl State {
             }
             Change::Spill { segment, span } => {
                 // Where its carry was installed meanwhile, there is nothing to spill any more.
-                let table = view
-                    .sources
-                    .iter()
-                    .any(|source| matches!(source, Source::Table(_)) && source.span() == span);
-                if table {
-                    view.take_within(span);
+                if view.sources.iter().any(|source| span.covers(source.span())) {
+                    gone = segments_of(view.take_within(span));
+                    edit.remove = names_of(&gone);
                     edit.add.push((segment.name().to_string(), encode_role(Kind::Spill, None, &segment)));
                     view.insert(Source::Segment(segment));
                 } else {

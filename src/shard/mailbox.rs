@@ -37,6 +37,7 @@ pub(crate) struct Mailbox {
     room: Arc<Semaphore>,
     capacity: u32,
     sleeping: AtomicBool,
+    ending: AtomicBool,
     waker: AtomicWaker,
     wakes_sent: AtomicU64,
     wakes_saved: AtomicU64,
@@ -53,6 +54,7 @@ impl Mailbox {
             room: Arc::new(Semaphore::new(capacity)),
             capacity: capacity as u32,
             sleeping: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             wakes_sent: AtomicU64::new(0),
             wakes_saved: AtomicU64::new(0),
@@ -61,6 +63,8 @@ impl Mailbox {
     }
 
     /// Posts a request if there is room; gives it back if not.
+    // The request comes back by value: the way there is the fast one, and it is on it.
+    #[allow(clippy::result_large_err)]
     pub(crate) fn try_post(&self, request: Request) -> std::result::Result<(), PostError> {
         let permits = self.permits_for(&request);
         match self.room.try_acquire_many(permits) {
@@ -93,6 +97,19 @@ impl Mailbox {
         let pushed = self.queue.push(letter).is_ok();
         debug_assert!(pushed, "a permit without a place");
         self.wake();
+        // Pairs with the fence in `close`: either that one's look at the queue finds the letter, or this one
+        // finds that no one will look any more.
+        fence(Ordering::SeqCst);
+        if self.room.is_closed() {
+            self.drain();
+        }
+    }
+
+    /// Drops what is in the queue: its clients learn that the engine is closed.
+    fn drain(&self) {
+        while let Some(letter) = self.queue.pop() {
+            drop(letter);
+        }
     }
 
     /// Wakes the shard if it sleeps. The caller has made its news visible before.
@@ -118,6 +135,14 @@ impl Mailbox {
         self.queue.pop()
     }
 
+    /// The shard's side: how many snapshots are to be let go, and how many requests have to be taken up before
+    /// that, since they may have been made through them.
+    pub(crate) fn released(&self) -> (usize, usize) {
+        // In this order: whatever was posted before a release that is counted is counted, too.
+        let released = self.released.len();
+        (released, self.queue.len())
+    }
+
     /// The shard's side: the next snapshot to let go.
     pub(crate) fn pop_released(&self) -> Option<u64> {
         self.released.pop()
@@ -129,7 +154,7 @@ impl Mailbox {
         self.sleeping.store(true, Ordering::Relaxed);
         // Pairs with the fence in `wake`.
         fence(Ordering::SeqCst);
-        if self.queue.is_empty() && self.released.is_empty() {
+        if self.queue.is_empty() && self.released.is_empty() && !self.is_ending() {
             return true;
         }
         self.awake();
@@ -148,9 +173,23 @@ impl Mailbox {
         }
     }
 
-    /// Refuses everything from now on.
+    /// Refuses everything from now on, and drops what is queued.
     pub(crate) fn close(&self) {
         self.room.close();
+        // Pairs with the fence in `push`.
+        fence(Ordering::SeqCst);
+        self.drain();
+    }
+
+    /// Tells the shard to close, when no one can wait for it to do so.
+    pub(crate) fn end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// The shard's side: whether it was told to close.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
     }
 
     /// Wakes sent, and wakes saved because the shard was awake.

@@ -185,14 +185,8 @@ impl Core {
     /// Which commits can be read as of.
     pub(crate) fn retained(&self) -> Retained {
         let state = self.state.borrow();
-        let newest = state.tip.schedule.at;
-        Retained {
-            retention: state.history.retention,
-            divisor: self.config.divisor.get(),
-            newest,
-            oldest: state.history.nearest(self.config.divisor, Commit::ZERO, newest),
-            floor: state.history.last_from,
-        }
+        let (history, newest) = (state.history.clone(), state.tip.schedule.at);
+        Retained { history, divisor: self.config.divisor, newest }
     }
 
     /// Sets who is woken when there is something to do outside of a turn.
@@ -246,6 +240,8 @@ impl Core {
             return Turn::Closed;
         }
         let late = self.io.pump();
+        let took = self.io.now().saturating_sub(self.now());
+        self.state.borrow_mut().stages.turn.saturating_record(took.max(1));
         if active || compacted || late > 0 || self.kicked.get() {
             Turn::Busy
         } else {
@@ -295,8 +291,10 @@ impl Core {
 
     /// Starts log writes, if it is time.
     ///
-    /// Group commit clocks itself: with nothing in flight, what is staged goes at once. While writes are in
-    /// flight, more gathers, until no more comes (a turn in which nothing was staged) or a group is half full.
+    /// Group commit clocks itself: what comes while tasks are still running and writes are in flight makes the
+    /// next group, until no more comes (a turn in which nothing was staged) or a group is well filled. A write
+    /// costs the kernel as much whatever its size, so with nothing in flight it still waits for a few pages, if
+    /// more keeps coming.
     fn write_log(&self) -> bool {
         let now = self.now();
         let mut state = self.state.borrow_mut();
@@ -309,7 +307,8 @@ impl Core {
         let urgent = state.urgent > state.log.started();
         let settled = records == state.staged_before;
         let full = bytes >= self.config.group_bytes / 2;
-        let start = due || full || (urgent && (settled || state.log.in_flight() == 0));
+        let enough = bytes >= GROUP_BYTES_ENOUGH && state.log.in_flight() == 0;
+        let start = due || full || (urgent && (settled || enough));
         if !start {
             return false;
         }
@@ -368,6 +367,7 @@ impl Core {
         state.waiters.fail(&Error::Closed);
         state.compaction.abandon();
         self.tasks.clear();
+        self.snapshots.take();
         let result = match state.poisoned.clone() {
             Some(error) => Err(error),
             None => state.log.seal().await,
@@ -386,6 +386,9 @@ impl Core {
         key
     }
 }
+
+/// With no log write in flight, this much is enough to start one while more is coming.
+const GROUP_BYTES_ENOUGH: usize = 16 * 1024;
 
 /// The number under which the catalog keeps the directories of the top level.
 pub(crate) const TOP: u64 = 0;

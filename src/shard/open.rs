@@ -100,6 +100,7 @@ impl Core {
             let why = format!("the log ends at commit {at}, but segments hold commits up to {newest}");
             return Err(Error::damaged("log", 0, why));
         }
+        check_contiguous(&tip)?;
         let log_bytes = log.usage().bytes_used;
 
         // A change of retention holds from here on.
@@ -176,6 +177,21 @@ impl Core {
         }
         pending.len()
     }
+}
+
+/// Checks that every commit is somewhere, and in one place only.
+fn check_contiguous(tip: &Tip) -> Result<()> {
+    let mut end = tip.view.base_end;
+    for source in tip.view.sources.iter().rev() {
+        let span = source.span();
+        if span.after != end {
+            let why = format!("what it lists goes from commit {end} to commits {span}");
+            return Err(Error::damaged(MANIFEST, 0, why));
+        }
+        end = span.last;
+    }
+    debug_assert_eq!(end, tip.active.span().after);
+    Ok(())
 }
 
 /// Builds the view that the manifest describes.

@@ -39,17 +39,6 @@ pub(crate) fn each_op(record: &[u8], mut each: impl FnMut(DirectoryId, &[u8], Op
     Some(())
 }
 
-/// What a record counts towards budgets and the schedule: as much as its operations weigh. The answer depends
-/// on the record alone, so a replay counts the same.
-pub(crate) fn weight(record: &[u8]) -> u64 {
-    let mut bytes = 0;
-    // What is no record weighs what was read of it; whoever applies it refuses it.
-    let _ = each_op(record, |_, key, value| {
-        bytes += (key.len() + value.map_or(0, <[u8]>::len) + crate::limits::OPERATION_BYTES_OVERHEAD) as u64;
-    });
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

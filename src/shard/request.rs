@@ -1,6 +1,7 @@
 //! What crosses from a client's thread to a shard's.
 
 use super::local::Local;
+use super::mailbox::Mailbox;
 use crate::batch::Batch;
 use crate::engine::{CommitId, Retained};
 use crate::error::Result;
@@ -10,6 +11,7 @@ use crate::path::Name;
 use crate::read::{Page, PageRequest};
 use crate::stats::{SegmentInfo, ShardStats};
 use bytes::Bytes;
+use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// Where an answer goes.
@@ -53,11 +55,24 @@ pub(crate) enum At {
     Snapshot(u64),
 }
 
-/// An open snapshot, as its remote handle knows it.
-#[derive(Clone, Copy, Debug)]
+/// An open snapshot, as its remote handle knows it. Lets it go when dropped: also where no one took the answer
+/// that it came in.
 pub(crate) struct Opened {
     pub(crate) snapshot: u64,
     pub(crate) commit: Commit,
+    pub(crate) mailbox: Arc<Mailbox>,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.mailbox.release(self.snapshot);
+    }
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Opened({} at {})", self.snapshot, self.commit)
+    }
 }
 
 /// A request to a shard.

@@ -121,6 +121,9 @@ impl Core {
         loop {
             let verdict = {
                 let mut state = self.state.borrow_mut();
+                if let Some(error) = state.refusal() {
+                    return Verdict::Refused(error);
+                }
                 if !state.queue.is_empty() {
                     return Verdict::Wait;
                 }
@@ -316,7 +319,7 @@ impl State {
             bytes += op.bytes();
             let id = match last {
                 Some((name, id)) if name.same(op.name) && (id.is_some() || op.value.is_none()) => id,
-                _ => match self.catalog.look(op.name.path(), op.name.hash()) {
+                _ => match self.catalog.look_name(op.name) {
                     Known::Is(id) => Some(id),
                     Known::Absent => {
                         if op.value.is_some() && self.plan_makes(op.name.path(), &mut makes).is_none() {
@@ -381,12 +384,12 @@ impl State {
         let (Some(from_parent), Some(to_parent)) = (from_parent, to_parent) else {
             return Verdict::Refused(Error::invalid("rename", "a root keeps its name"));
         };
-        let id = match self.catalog.look(from.path(), from.hash()) {
+        let id = match self.catalog.look_name(from) {
             Known::Is(id) => id,
             Known::Absent => return Verdict::Refused(Error::NoDirectory { path: from.path().into() }),
             Known::Unknown => return Verdict::Unresolved(from.clone()),
         };
-        match self.catalog.look(to.path(), to.hash()) {
+        match self.catalog.look_name(to) {
             Known::Is(_) => return Verdict::Refused(Error::DirectoryExists { path: to.path().into() }),
             Known::Absent => {}
             Known::Unknown => return Verdict::Unresolved(to.clone()),
@@ -424,7 +427,7 @@ impl State {
 
     /// Tries to sequence a drop.
     fn try_remove(&mut self, config: &Config, name: &Name, durability: Durability, now: u64) -> Verdict {
-        let id = match self.catalog.look(name.path(), name.hash()) {
+        let id = match self.catalog.look_name(name) {
             Known::Is(id) => id,
             Known::Absent => return Verdict::Refused(Error::NoDirectory { path: name.path().into() }),
             Known::Unknown => return Verdict::Unresolved(name.clone()),
@@ -514,7 +517,7 @@ impl State {
         self.commits += 1;
         self.waiters.sequenced(now);
         match durability {
-            Durability::Sync => self.urgent = commit,
+            Durability::Sync => self.urgent = self.urgent.max(commit),
             Durability::Buffered { within } => {
                 let by = now.saturating_add(u64::try_from(within.as_nanos()).unwrap_or(u64::MAX));
                 self.write_by = Some(self.write_by.map_or(by, |earlier| earlier.min(by)));

@@ -17,10 +17,15 @@ use std::cell::Cell;
 use std::future::Future;
 use std::ops::Bound;
 use std::rc::Rc;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 
 /// The most requests taken up in one turn.
 const REQUESTS_PER_TURN: usize = 1024;
+/// … and no more are once they have taken so long: clients that ask again as soon as they are answered would keep
+/// the shard from everything else, since a page of a scan takes as long as a thousand commits.
+const REQUESTS_TIME: Duration = Duration::from_micros(500);
 
 /// Permits to give back to the mailbox: taken by requests that are answered.
 #[derive(Clone, Default)]
@@ -50,27 +55,35 @@ impl Drop for Permits {
 
 impl Core {
     /// Takes up what is in the mailbox, a bounded number. Answers how many.
-    pub(crate) fn take_requests(self: &Rc<Self>, mailbox: &Mailbox, spent: &Spent) -> usize {
+    pub(crate) fn take_requests(self: &Rc<Self>, mailbox: &Arc<Mailbox>, spent: &Spent) -> usize {
+        if mailbox.is_ending() {
+            let mut state = self.state.borrow_mut();
+            // No one waits for this end.
+            state.closing.get_or_insert_with(|| oneshot::channel().0);
+        }
         let mut count = 0;
+        let mut began = None;
         while count < REQUESTS_PER_TURN {
             let Some(letter) = mailbox.pop() else {
-                // Released after the requests that use them were taken up.
-                while let Some(snapshot) = mailbox.pop_released() {
-                    self.snapshots.borrow_mut().release(snapshot);
-                }
+                self.snapshots.borrow_mut().release(mailbox, true);
                 break;
             };
             count += 1;
             let Letter { request, permits, posted } = letter;
-            let waited = u64::try_from(posted.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            let now = Instant::now();
+            let waited = u64::try_from(now.saturating_duration_since(posted).as_nanos()).unwrap_or(u64::MAX);
             self.state.borrow_mut().stages.mailbox.saturating_record(waited.max(1));
             let permits = Permits { spent: spent.clone(), count: permits as usize };
             self.serve(request, permits, mailbox);
+            self.snapshots.borrow_mut().release(mailbox, false);
+            if now - *began.get_or_insert(now) > REQUESTS_TIME {
+                break;
+            }
         }
         count
     }
 
-    fn serve(self: &Rc<Self>, request: Request, permits: Permits, mailbox: &Mailbox) {
+    fn serve(self: &Rc<Self>, request: Request, permits: Permits, mailbox: &Arc<Mailbox>) {
         match request {
             Request::Commit { action, durability, reply } => {
                 // Its permits go once it is sequenced: what waits for its log write is bounded by the log.
@@ -88,12 +101,13 @@ impl Core {
                 })
             }
             Request::Page { name, page, at, reply } => {
+                let mailbox = mailbox.clone();
                 self.read(at, reply, permits, move |core, frame| async move {
                     let mut read = core.page(&frame, &name, &page).await?;
                     if read.more && page.keep && matches!(at, At::Newest) {
                         let commit = frame.commit;
                         let snapshot = core.snapshots.borrow_mut().open(frame)?;
-                        read.opened = Some(Opened { snapshot, commit });
+                        read.opened = Some(Opened { snapshot, commit, mailbox });
                     }
                     Ok(read)
                 })
@@ -110,12 +124,10 @@ impl Core {
                 let opened = commit.map_or_else(|| Ok(self.frame()), |commit| self.frame_as_of(commit));
                 let opened = opened.and_then(|frame| {
                     let commit = frame.commit;
-                    Ok(Opened { snapshot: self.snapshots.borrow_mut().open(frame)?, commit })
+                    let snapshot = self.snapshots.borrow_mut().open(frame)?;
+                    Ok(Opened { snapshot, commit, mailbox: mailbox.clone() })
                 });
-                if let Err(Ok(opened)) = reply.send(opened) {
-                    // No one will release it.
-                    self.snapshots.borrow_mut().release(opened.snapshot);
-                }
+                drop(reply.send(opened));
             }
             Request::Retained { reply } => drop(reply.send(Ok(self.retained()))),
             Request::Barrier { reply } => self.barrier(Barrier::Client(reply)),
@@ -171,7 +183,7 @@ impl Core {
             }
             (Barrier::Task(waker), None) if state.waiters.durable_until() >= last => waker.wake(),
             (who, None) => {
-                state.urgent = last;
+                state.urgent = state.urgent.max(last);
                 state.waiters.barrier(last, who);
             }
         }

@@ -1,5 +1,6 @@
 //! The snapshots that clients hold open, by number.
 
+use super::mailbox::Mailbox;
 use crate::error::{Error, Result};
 use crate::limits::SNAPSHOTS_MAX;
 use crate::view::Frame;
@@ -10,6 +11,8 @@ use std::collections::HashMap;
 pub(crate) struct Snapshots {
     next: u64,
     open: HashMap<u64, Frame>,
+    /// So many of those released can be let go once so many requests more are taken up.
+    leaving: (usize, usize),
 }
 
 impl Snapshots {
@@ -41,16 +44,28 @@ impl Snapshots {
         })
     }
 
-    /// Lets a snapshot go.
-    pub(crate) fn release(&mut self, snapshot: u64) {
-        self.open.remove(&snapshot);
+    /// A request was taken up, or there is none (`empty`): lets go of those that were released before it was
+    /// posted. A mailbox under load is never empty, so it must not wait for that.
+    pub(crate) fn release(&mut self, mailbox: &Mailbox, empty: bool) {
+        let (mut count, mut after) = self.leaving;
+        if count == 0 {
+            (count, after) = mailbox.released();
+        } else {
+            after = if empty { 0 } else { after.saturating_sub(1) };
+        }
+        if after == 0 {
+            while count > 0
+                && let Some(snapshot) = mailbox.pop_released()
+            {
+                self.open.remove(&snapshot);
+                count -= 1;
+            }
+            count = 0;
+        }
+        self.leaving = (count, after);
     }
 
     pub(crate) fn len(&self) -> usize {
         self.open.len()
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.open.clear();
     }
 }

@@ -43,11 +43,6 @@ impl Tasks {
         }
     }
 
-    /// How many tasks there are.
-    pub(crate) fn len(&self) -> usize {
-        self.running.borrow().len() + self.added.borrow().len()
-    }
-
     /// Drops all tasks.
     pub(crate) fn clear(&self) {
         self.running.borrow_mut().clear();

@@ -134,11 +134,6 @@ impl Waiters {
             }
         }
     }
-
-    /// How many commits are sequenced and not durable.
-    pub(crate) fn len(&self) -> usize {
-        self.queue.len()
-    }
 }
 
 /// What a commit's waiter gets, for whoever looks by itself.

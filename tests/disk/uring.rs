@@ -3,7 +3,6 @@
 use crate::harness::*;
 use quipu::disk::*;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::os::fd::{AsFd, AsRawFd};
 use std::time::Instant;
 
 /// Waits for the disk's descriptor to be readable.

@@ -111,6 +111,7 @@ pub(crate) fn stages(stats: &Stats) -> Vec<Stage> {
         of("log write", |stages| &stages.log_write),
         of("acknowledged", |stages| &stages.acknowledged),
         of("slice of compaction", |stages| &stages.slice),
+        of("turn of the loop", |stages| &stages.turn),
         of(GROUP_SIZES, |stages| &stages.group),
     ]
 }

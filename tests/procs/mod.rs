@@ -1,0 +1,107 @@
+//! What tests with real folders, threads and processes share.
+//!
+//! A test that needs another process runs its own binary again ([`child`]): with a variable of the environment
+//! set, the `#[test]` function named there plays the child's part; without it, it does nothing.
+
+#![allow(dead_code)] // each test binary uses some of it
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use tempfile::TempDir;
+
+/// A folder on the disk of the build: the system's folder for temporary files may be in memory.
+pub(crate) fn folder() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+/// A number from a seed (splitmix64), so that a failure can be repeated.
+pub(crate) struct Seeded(pub(crate) u64);
+
+impl Seeded {
+    /// The next number.
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `bound`.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    /// A number mixed from several.
+    pub(crate) fn of(parts: &[u64]) -> Self {
+        let mut mixed = Seeded(0);
+        for part in parts {
+            mixed.0 = mixed.next() ^ part;
+        }
+        Seeded(mixed.next())
+    }
+}
+
+/// The variable that makes a test function play a child's part.
+const ROLE: &str = "QUIPU_TEST_ROLE";
+
+/// This test binary again, running only the test function `role`, with what it is to do in variables.
+pub(crate) fn child(role: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([role, "--exact", "--nocapture", "--test-threads=1", "--quiet"]);
+    command.env(ROLE, role).stdin(Stdio::null());
+    command
+}
+
+/// Whether this process is to play that part.
+pub(crate) fn plays(role: &str) -> bool {
+    std::env::var(ROLE).is_ok_and(|value| value == role)
+}
+
+/// A line to whoever started this process, past the capture of the test harness.
+pub(crate) fn report(line: &str) {
+    // In one write: the lines of several threads must not mix. The parent may be gone.
+    let _ = std::io::stdout().lock().write_all(format!("{line}\n").as_bytes());
+}
+
+/// The files under a folder with their contents, except the lock.
+pub(crate) fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => drop(found.insert(path.clone(), fs::read(&path).unwrap())),
+            }
+        }
+    }
+    found
+}
+
+/// Calls `check` until it answers true; fails where it does not in the time that a slow machine may take.
+pub(crate) fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !check() {
+        assert!(std::time::Instant::now() < until, "not within a minute: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+/// Runs a function that could hang on a thread of its own; fails where it is not done in time.
+pub(crate) fn within_a_minute<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, finished) = std::sync::mpsc::channel();
+    let worker = std::thread::spawn(move || {
+        let result = work();
+        let _ = done.send(());
+        result
+    });
+    match finished.recv_timeout(std::time::Duration::from_secs(60)) {
+        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("not done within a minute: {what}"),
+        _ => worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+    }
+}
