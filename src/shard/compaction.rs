@@ -331,7 +331,9 @@ impl Core {
         })?;
         let tier = tier_of(&crowd[0])?.above();
         let task = Task::Spill { inputs: crowd.to_vec(), tier };
-        (!state.compaction.touches(task.span())).then_some(task)
+        // Those of a window that has closed are left to its carry; least of all may a spill reach over its end.
+        let closed = state.compaction.due.iter().any(|carry| task.span().contains(carry.due()));
+        (!closed && !state.compaction.touches(task.span())).then_some(task)
     }
 
     /// Begins carries whose inputs are at rest.
