@@ -298,11 +298,8 @@ impl Core {
         let log_short = state.log_beyond(LOG_SPILL);
         let memory_short = state.tip.active.memory() > self.config.memtable_bytes / LIVE_SHARE;
         // A table that was frozen early waits for no carry: nothing else makes room for a commit that waits.
-        let at_rest = |table: &&Rc<Table>| !state.compaction.takes(table);
-        let starved = state.queue.front().is_some_and(|queued| {
-            let full = !state.memory_admits(&self.config, queued.action.bytes());
-            full && state.tip.view.tables().any(|table| at_rest(&table))
-        });
+        let at_rest = |table: &Rc<Table>| !state.compaction.takes(table);
+        let starved = state.starved && !state.queue.is_empty() && state.tip.view.tables().any(at_rest);
         if log_short || memory_short || starved {
             if state.tip.view.tables().next().is_none() {
                 state.tip.freeze_active();
@@ -334,7 +331,9 @@ impl Core {
         })?;
         let tier = tier_of(&crowd[0])?.above();
         let task = Task::Spill { inputs: crowd.to_vec(), tier };
-        (!state.compaction.touches(task.span())).then_some(task)
+        // Those of a window that has closed are left to its carry; least of all may a spill reach over its end.
+        let closed = state.compaction.due.iter().any(|carry| task.span().contains(carry.due()));
+        (!closed && !state.compaction.touches(task.span())).then_some(task)
     }
 
     /// Begins carries whose inputs are at rest.

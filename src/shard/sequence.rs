@@ -284,7 +284,7 @@ impl State {
     }
 
     /// Whether a commit of `bytes` can be sequenced now.
-    fn admits(&self, config: &Config, bytes: usize) -> Result<bool> {
+    fn admits(&mut self, config: &Config, bytes: usize) -> Result<bool> {
         if let Some(error) = &self.poisoned {
             return Err(error.clone());
         }
@@ -297,7 +297,8 @@ impl State {
         if next >= Commit::MAX {
             return Err(Error::TooMany { what: "commits of a shard", limit: Commit::MAX.0 as usize });
         }
-        Ok(self.log.room_for(bytes) && self.compaction.admits(next) && self.memory_admits(config, bytes))
+        self.starved = !self.memory_admits(config, bytes);
+        Ok(self.log.room_for(bytes) && self.compaction.admits(next) && !self.starved)
     }
 
     /// Tries to sequence puts and deletes.
