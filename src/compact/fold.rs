@@ -16,7 +16,7 @@
 //! took in from the window, they find in the window first.
 
 use super::carry::{merge_of, work_of};
-use super::dead::Dead;
+use super::dead::{Dead, Earlier};
 use super::output::Output;
 use super::sift::Sift;
 use super::{Change, Context, part_name};
@@ -46,12 +46,22 @@ impl Tile {
 }
 
 /// Folds a window's sources and the base's parts into the base as of `to`.
-pub(crate) async fn fold(context: Context, to: Commit, inputs: Vec<Source>, parts: Vec<Part>) -> Result<()> {
+pub(crate) async fn fold(
+    context: Context,
+    from: Commit,
+    to: Commit,
+    inputs: Vec<Source>,
+    parts: Vec<Part>,
+) -> Result<()> {
     let done = |part: &Part| part.segment.meta().identity.last == to;
     let number = parts.iter().filter(|part| done(part)).count();
-    let tiles = tiles_of(&parts);
-    let dead = Dead::find(&mut merge_of(&engines_own(&inputs, &parts))).await?;
-    let rule = context.history.keep_rule(context.divisor, to);
+    let mut tiles = tiles_of(&parts);
+    let rule_at = |commit| context.history.keep_rule(context.divisor, commit);
+    let rule = rule_at(to);
+    let earlier = Earlier { from, before: rule_at(from), now: rule.clone() };
+    let dead = Dead::find(&mut merge_of(&engines_own(&inputs, &parts)), Some(&earlier)).await?;
+    // From here on a part is held by its tile only, and its file goes when it is replaced.
+    drop(parts);
     let mut window = merge_of(&inputs);
     let mut folding = Folding { context: &context, to, inputs: &inputs, dead: &dead, rule, number };
     let mut at = 0;
@@ -61,7 +71,7 @@ pub(crate) async fn fold(context: Context, to: Commit, inputs: Vec<Source>, part
             part if touched(&mut window, &dead, tile).await? => {
                 // An interrupted fold may have left it trimmed; that is the same work.
                 debug_assert!(part.as_ref().is_none_or(|part| part.low == tile.low));
-                at = folding.rewrite(&tiles, at).await?;
+                at = folding.rewrite(&mut tiles, at).await?;
             }
             part => {
                 at += 1;
@@ -105,7 +115,7 @@ async fn touched(window: &mut Merge, dead: &Dead, tile: &Tile) -> Result<bool> {
     let high = tile.high.as_ref().map(FullKey::borrowed);
     if let Some(part) = &tile.part {
         // What a fold has begun, it finishes.
-        if !part.whole || dead.touches(tile.low.borrowed(), high) {
+        if !part.whole || dead.touches(tile.low.directory, high) {
             return Ok(true);
         }
     }
@@ -126,13 +136,14 @@ struct Folding<'a> {
 
 impl Folding<'_> {
     /// Rewrites tiles from `at` on, until a part ends at a tile's end. Answers the next tile.
-    async fn rewrite(&mut self, tiles: &[Tile], mut at: usize) -> Result<usize> {
+    async fn rewrite(&mut self, tiles: &mut [Tile], mut at: usize) -> Result<usize> {
         let mut sift = Sift::new(self.rule.clone(), true);
         let mut low = tiles[at].low.clone();
         let mut output = self.create().await?;
         loop {
+            let part = tiles[at].part.take();
             let tile = &tiles[at];
-            let part = tile.part.iter().map(|part| Source::Segment(part.segment.clone()));
+            let part = part.iter().map(|part| Source::Segment(part.segment.clone()));
             let sources: Vec<Source> = self.inputs.iter().cloned().chain(part).collect();
             let mut merge = merge_of(&sources);
             merge.seek(Place::Before(tile.low.directory, &tile.low.key)).await?;

@@ -76,11 +76,10 @@ impl Sift {
 
     #[inline]
     fn keeps(&self, entry: &Entry<'_>, newer: Option<Commit>, dead: &Dead) -> bool {
-        if entry.directory == DirectoryId::DROPS {
-            // Needed until the bottom; and there, for as long as what was dropped can be read as of before.
-            return !(self.bottom && self.newest_only);
+        if entry.directory < DirectoryId::FIRST_FREE && dead.is_spent(entry.key) {
+            return false;
         }
-        let drop = dead.dropped(entry.directory, entry.key).filter(|&drop| entry.commit <= drop);
+        let drop = dead.dropped(entry.directory).filter(|&drop| entry.commit <= drop);
         let hidden_from = match (newer, drop) {
             (Some(newer), Some(drop)) => Some(newer.min(drop)),
             (newer, drop) => newer.or(drop),

@@ -395,9 +395,9 @@ impl Engine {
             task: Box::new(move |local: Local| {
                 let local = local.of_engine(inner);
                 let spawner = local.clone();
-                let future = task(local);
+                // The closure runs within the task, so that the runtime catches its panics too.
                 spawner.spawn(async move {
-                    let result = future.await;
+                    let result = task(local).await;
                     // Whoever asked may have stopped waiting.
                     let _ = reply.send(Ok(result));
                 });
@@ -500,7 +500,7 @@ impl EngineInner {
     }
 
     pub(crate) fn commit(&self, batch: Batch, durability: Option<Durability>) -> Answer<CommitId> {
-        let checked = batch.check().and_then(|()| match durability {
+        let checked = batch.check(self).and_then(|()| match durability {
             Some(Durability::Buffered { within }) => check_within(within),
             _ => Ok(()),
         });

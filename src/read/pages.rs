@@ -20,7 +20,8 @@ pub(crate) struct PageRequest {
     pub(crate) back: bool,
     /// At most this many entries.
     pub(crate) entries: usize,
-    /// Further pages may follow: keep the snapshot for them.
+    /// Further pages will follow, if there is more: keep the snapshot for them. (They follow too where a page ends
+    /// before it has all the entries asked for.)
     pub(crate) keep: bool,
 }
 
@@ -110,8 +111,11 @@ impl Pages {
 
     /// Takes in the page that was asked for.
     pub(crate) fn fill(&mut self, other: bool, page: Page) {
+        // A page that holds all that the limit allows is all there will be: the limit counts from the end that
+        // was read first.
+        let all = !self.started && page.entries.len() >= self.limit;
         self.started = true;
-        self.exhausted = !page.more;
+        self.exhausted = !page.more || all;
         let back = self.at_high_end(other);
         if let Some((last, _)) = page.entries.last() {
             let end = if back { &mut self.rest.high } else { &mut self.rest.low };

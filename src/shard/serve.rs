@@ -104,7 +104,8 @@ impl Core {
                 let mailbox = mailbox.clone();
                 self.read(at, reply, permits, move |core, frame| async move {
                     let mut read = core.page(&frame, &name, &page).await?;
-                    if read.more && page.keep && matches!(at, At::Newest) {
+                    let whole = read.entries.len() >= page.entries && !page.keep;
+                    if read.more && !whole && matches!(at, At::Newest) {
                         let commit = frame.commit;
                         let snapshot = core.snapshots.borrow_mut().open(frame)?;
                         read.opened = Some(Opened { snapshot, commit, mailbox });
