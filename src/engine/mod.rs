@@ -375,9 +375,9 @@ impl Engine {
             task: Box::new(move |local: Local| {
                 let local = local.of_engine(inner);
                 let spawner = local.clone();
-                let future = task(local);
+                // The closure runs in the task, too: where it panics, that ends the task and not the shard.
                 spawner.spawn(async move {
-                    let result = future.await;
+                    let result = task(local).await;
                     // Whoever asked may have stopped waiting.
                     let _ = reply.send(Ok(result));
                 });
