@@ -65,6 +65,8 @@ mod read;
 #[allow(dead_code, unused_imports)]
 mod segment;
 mod shard;
+#[doc(hidden)]
+pub mod simulation;
 mod stats;
 mod table;
 mod view;
@@ -80,4 +82,6 @@ pub use error::{Error, Result};
 pub use levels::{Commit, Level, Retention};
 pub use options::{Compression, Durability, IoChoice, Options};
 pub use shard::local::{Local, LocalCommit, LocalScan, LocalSnapshot};
-pub use stats::{BaseStats, CarryKind, CarryStats, LevelStats, ShardStats, Stages, Stats};
+pub use stats::{
+    BaseStats, CarryKind, CarryStats, LevelStats, SegmentInfo, SegmentKind, ShardStats, Stages, Stats,
+};

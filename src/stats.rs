@@ -106,6 +106,42 @@ pub struct BaseStats {
     pub end: Commit,
 }
 
+/// What a live file holds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum SegmentKind {
+    /// Exactly one window of a level.
+    Window,
+    /// Some commits of a window whose carry is still to come, written early.
+    Spill,
+    /// A range of keys of the base.
+    Part,
+}
+
+/// A live file of a shard, as [`Engine::segments`](crate::Engine::segments) lists it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct SegmentInfo {
+    /// The shard.
+    pub shard: u16,
+    /// The file's name in the shard's folder.
+    pub file: String,
+    /// What it holds.
+    pub kind: SegmentKind,
+    /// The level of its window; 0 for spills and parts, which have none.
+    pub level: Level,
+    /// The first commit that it covers.
+    pub first: Commit,
+    /// The last commit that it covers.
+    pub last: Commit,
+    /// Its entries: versions of keys, deletes included.
+    pub entries: u64,
+    /// The file's length.
+    pub bytes: u64,
+    /// A hash over its entries. Two windows or parts of the same name in copies of one engine hold the same where
+    /// it is the same.
+    pub hash: u128,
+}
+
 /// What kind of merge it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CarryKind {

@@ -51,6 +51,14 @@ impl Source {
         }
     }
 
+    /// Whether it is a window's segment: what a carry made, not what waits for one.
+    pub(crate) fn is_window(&self) -> bool {
+        match self {
+            Source::Table(_) => false,
+            Source::Segment(segment) => Kind::from_byte(segment.meta().identity.kind) == Some(Kind::Window),
+        }
+    }
+
     /// Its bytes, as the pace counts work.
     pub(crate) fn bytes(&self) -> u64 {
         match self {

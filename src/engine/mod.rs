@@ -23,12 +23,12 @@ use crate::shard::host::{self, Started};
 use crate::shard::local::Local;
 use crate::shard::mailbox::{Mailbox, PostError};
 use crate::shard::request::{Action, At, ReplyTo, Request};
-use crate::stats::Stats;
+use crate::stats::{SegmentInfo, Stats};
 use snapshot::Held;
 use std::fs;
 use std::future::Future;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -221,6 +221,26 @@ impl Engine {
         })
     }
 
+    /// A handle of an engine of one shard that somebody else hosts, behind this mailbox.
+    pub(crate) fn detached(fixed: Fixed, options: &Options, mailbox: Arc<Mailbox>) -> Engine {
+        Engine {
+            inner: Arc::new(EngineInner {
+                fixed,
+                durability: options.durability,
+                mailboxes: vec![mailbox],
+                open: Mutex::new(None),
+                recovery: RecoveryReport::default(),
+                io_kind: "simulated",
+                io_fallback: None,
+            }),
+        }
+    }
+
+    /// For handles that do not keep the engine open.
+    pub(crate) fn weak(&self) -> Weak<EngineInner> {
+        Arc::downgrade(&self.inner)
+    }
+
     /// A handle of a directory. Checks the path's grammar; reads and writes nothing.
     ///
     /// # Errors
@@ -370,7 +390,7 @@ impl Engine {
             return Answer::ready(Err(Error::invalid(format!("shard {shard}"), why)));
         }
         // The task holds no handle of the engine by itself: that is the caller's choice.
-        let inner = Arc::downgrade(&self.inner);
+        let inner = self.weak();
         self.inner.ask(shard, |reply: ReplyTo<R>| Request::Run {
             task: Box::new(move |local: Local| {
                 let local = local.of_engine(inner);
@@ -394,6 +414,32 @@ impl Engine {
                 shards.push(*answer.await?);
             }
             Ok(Stats { shards })
+        })
+    }
+
+    /// The live files of every shard, as their newest installed carries left them: what a copy of the data by
+    /// file consists of, beside the log. Windows and parts of the base are the same in two copies wherever both
+    /// have them, down to the hash; spills come and go with the memory that there was.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # let engine = quipu::Options::new().shards(1).open(folder.path())?;
+    /// engine.directory("acme/users")?.put("ada", "1815").wait()?;
+    /// for segment in engine.segments().wait()? {
+    ///     println!("{} {} {:032x}", segment.shard, segment.file, segment.hash);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn segments(&self) -> Answer<Vec<SegmentInfo>> {
+        let answers = self.inner.ask_all(|reply| Request::Segments { reply });
+        Answer::later(async move {
+            let mut segments = Vec::new();
+            for answer in answers {
+                segments.extend(answer.await?);
+            }
+            Ok(segments)
         })
     }
 

@@ -95,6 +95,7 @@ pub(crate) struct Compaction {
     stalled: Option<Error>,
     retry_at: Option<u64>,
     done: u64,
+    merged: u64,
     pub(crate) written: Rc<Cell<u64>>,
 }
 
@@ -107,6 +108,7 @@ impl Compaction {
             stalled: None,
             retry_at: None,
             done: 0,
+            merged: 0,
             written: Rc::default(),
         }
     }
@@ -169,6 +171,11 @@ impl Compaction {
         self.done
     }
 
+    /// Bytes merged since the shard was opened.
+    pub(crate) fn merged(&self) -> u64 {
+        self.merged
+    }
+
     /// Bytes yet to be merged by what is in flight or due.
     pub(crate) fn backlog(&self) -> u64 {
         let spills = self.jobs.iter().filter(|job| matches!(job.task, Task::Spill { .. }));
@@ -208,6 +215,11 @@ impl Compaction {
             Task::Carry(_) => None,
         });
         carries.chain(spills).collect()
+    }
+
+    /// Whether something in flight takes a table out of memory.
+    fn takes(&self, table: &Table) -> bool {
+        self.jobs.iter().any(|job| job.task.span().covers(table.span()))
     }
 
     /// Whether something in flight works on commits within a span.
@@ -285,11 +297,15 @@ impl Core {
         }
         let log_short = state.log_beyond(LOG_SPILL);
         let memory_short = state.tip.active.memory() > self.config.memtable_bytes / LIVE_SHARE;
-        if log_short || memory_short {
+        // A table that was frozen early waits for no carry: nothing else makes room for a commit that waits.
+        let at_rest = |table: &Rc<Table>| !state.compaction.takes(table);
+        let starved = state.starved && !state.queue.is_empty() && state.tip.view.tables().any(at_rest);
+        if log_short || memory_short || starved {
             if state.tip.view.tables().next().is_none() {
                 state.tip.freeze_active();
             }
-            let oldest = state.tip.view.tables().next().cloned();
+            let resting = state.tip.view.tables().find(|table| !state.compaction.takes(table));
+            let oldest = resting.or(state.tip.view.tables().next()).cloned();
             if let Some(table) = oldest {
                 return self.begin(state, Task::spill(table));
             }
@@ -315,7 +331,9 @@ impl Core {
         })?;
         let tier = tier_of(&crowd[0])?.above();
         let task = Task::Spill { inputs: crowd.to_vec(), tier };
-        (!state.compaction.touches(task.span())).then_some(task)
+        // Those of a window that has closed are left to its carry; least of all may a spill reach over its end.
+        let closed = state.compaction.due.iter().any(|carry| task.span().contains(carry.due()));
+        (!closed && !state.compaction.touches(task.span())).then_some(task)
     }
 
     /// Begins carries whose inputs are at rest.
@@ -430,8 +448,10 @@ impl Core {
             let before = job.throttle.done();
             let polled = work.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop()));
             let bytes = job.throttle.done() - before;
+            let compaction = &mut self.state.borrow_mut().compaction;
+            compaction.merged += bytes;
             if let Task::Carry(carry) = &job.task {
-                self.state.borrow_mut().compaction.pace.progress(carry.due(), bytes);
+                compaction.pace.progress(carry.due(), bytes);
             }
             // A job that did not use its grant waits for the disk.
             more |= granted == Some(at) && bytes >= SLICE_BYTES;

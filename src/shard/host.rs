@@ -137,7 +137,8 @@ pub(crate) fn start(
     Err(error)
 }
 
-fn config_of(shard: u16, fixed: &Fixed, options: &Options) -> Result<Config> {
+/// A shard's configuration.
+pub(crate) fn config_of(shard: u16, fixed: &Fixed, options: &Options) -> Result<Config> {
     let divisor = Divisor::new(fixed.divisor)
         .ok_or(Error::Options { option: "divisor", why: format!("{} is out of bounds", fixed.divisor) })?;
     Ok(Config {
@@ -152,7 +153,8 @@ fn config_of(shard: u16, fixed: &Fixed, options: &Options) -> Result<Config> {
     })
 }
 
-fn log_options_of(fixed: &Fixed, options: &Options) -> LogOptions {
+/// A shard's options of its log.
+pub(crate) fn log_options_of(fixed: &Fixed, options: &Options) -> LogOptions {
     let file_bytes = fixed.log_file_bytes;
     let page = crate::limits::PAGE_BYTES;
     LogOptions {

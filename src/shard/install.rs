@@ -121,8 +121,10 @@ impl State {
                 done = Some(span.last);
             }
             Change::Spill { segment, span } => {
-                // Where its carry was installed meanwhile, there is nothing to spill any more.
-                if view.sources.iter().any(|source| span.covers(source.span())) {
+                // Where its carry was installed meanwhile, there is nothing to spill any more: what lies within the
+                // span is then a window, which may be the same commits.
+                let within = |source: &&Source| span.covers(source.span());
+                if view.sources.iter().filter(within).any(|source| !source.is_window()) {
                     gone = segments_of(view.take_within(span));
                     edit.remove = names_of(&gone);
                     edit.add.push((segment.name().to_string(), encode_role(Kind::Spill, None, &segment)));

@@ -1,7 +1,8 @@
 //! The local handle: commits and reads on the shard's own thread, with nothing in between.
 
 use super::Core;
-use super::sequence::{Sequenced, Slot, Verdict, queue_batch};
+use super::request::Action;
+use super::sequence::{Sequenced, Slot, Verdict, queue_action};
 use super::waiters::Barrier;
 use crate::batch::{Batch, OpRef};
 use crate::engine::scan::RangeOf;
@@ -93,8 +94,11 @@ impl Local {
         match self.core.try_now(std::iter::once(op), durability) {
             Verdict::Wait | Verdict::Unresolved(_) => {
                 let batch = Batch::one(op.name, op.key, op.value);
-                LocalCommit { core: None, state: State::Queued(queue_batch(&self.core, batch, durability)) }
-                    .on(&self.core)
+                LocalCommit {
+                    core: None,
+                    state: State::Queued(queue_action(&self.core, Action::Batch(batch), durability)),
+                }
+                .on(&self.core)
             }
             verdict => self.settled(verdict, durability),
         }
@@ -121,11 +125,17 @@ impl Local {
         }
         match self.core.try_now(batch.ops(), durability) {
             Verdict::Wait | Verdict::Unresolved(_) => {
-                let queued = queue_batch(&self.core, batch.copy(), durability);
+                let queued = queue_action(&self.core, Action::Batch(batch.copy()), durability);
                 LocalCommit { core: None, state: State::Queued(queued) }.on(&self.core)
             }
             verdict => self.settled(verdict, durability),
         }
+    }
+
+    /// Makes a commit that is not a batch.
+    pub(crate) fn act(&self, action: Action) -> LocalCommit {
+        let queued = queue_action(&self.core, action, self.core.config.durability);
+        LocalCommit { core: None, state: State::Queued(queued) }.on(&self.core)
     }
 
     fn settled(&self, verdict: Verdict, durability: Durability) -> LocalCommit {

@@ -111,6 +111,8 @@ pub(crate) struct State {
     pub(crate) waiters: Waiters,
     /// A commit up to which the log is to be written without delay.
     pub(crate) urgent: Commit,
+    /// The commit that was looked at last has to wait for memory.
+    pub(crate) starved: bool,
     /// When the oldest buffered commit must be on its way, in the disk's nanoseconds.
     pub(crate) write_by: Option<u64>,
     /// Commits staged when the last turn looked.

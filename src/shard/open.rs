@@ -128,6 +128,7 @@ impl Core {
             queue: VecDeque::new(),
             waiters: Waiters::new(durable),
             urgent: durable,
+            starved: false,
             write_by: None,
             staged_before: 0,
             compaction: Compaction::new(),

@@ -9,7 +9,7 @@ use crate::levels::Commit;
 use crate::options::Durability;
 use crate::path::Name;
 use crate::read::{Page, PageRequest};
-use crate::stats::ShardStats;
+use crate::stats::{SegmentInfo, ShardStats};
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -127,6 +127,10 @@ pub(crate) enum Request {
     },
     Stats {
         reply: ReplyTo<Box<ShardStats>>,
+    },
+    /// The live files.
+    Segments {
+        reply: ReplyTo<Vec<SegmentInfo>>,
     },
     Run {
         task: Box<dyn FnOnce(Local) + Send>,

@@ -1,6 +1,7 @@
 //! Resolving paths: from the cache where it knows, else component by component through the catalog.
 
 use super::catalog::Known;
+use super::sequence::Resolving;
 use super::{Core, TOP};
 use crate::entry::DirectoryId;
 use crate::error::Result;
@@ -72,22 +73,16 @@ impl Core {
         }
     }
 
-    /// Makes the cache know a path in a task. A path that cannot be read is tried again by the commit that
-    /// needs it, and fails that commit.
-    pub(super) fn resolve_later(self: &Rc<Self>, name: Name) {
+    /// Makes the cache know a path in a task. A path that cannot be read fails the commit that needs it.
+    pub(super) fn resolve_later(self: &Rc<Self>, name: Name, resolving: Rc<Resolving>) {
         let core = self.clone();
+        resolving.under_way.set(resolving.under_way.get() + 1);
         self.tasks.run(async move {
-            // The commit in need of the path sees the failure for itself; see above.
-            let _ = core.resolve(&name).await;
-            core.retry_front();
+            if let Err(error) = core.resolve(&name).await {
+                *resolving.failed.borrow_mut() = Some(error);
+            }
+            resolving.under_way.set(resolving.under_way.get() - 1);
             core.kick();
         });
-    }
-
-    /// The commit at the front of the queue may have its paths resolved anew.
-    fn retry_front(&self) {
-        if let Some(front) = self.state.borrow_mut().queue.front_mut() {
-            front.resolving = false;
-        }
     }
 }

@@ -14,14 +14,14 @@ use super::request::{Action, ReplyTo};
 use super::serve::Permits;
 use super::waiters::Acknowledged;
 use super::{Config, Core, State, TOP, record};
-use crate::batch::{Batch, OpRef};
+use crate::batch::OpRef;
 use crate::engine::CommitId;
 use crate::entry::DirectoryId;
 use crate::error::{Error, Result};
 use crate::levels::Commit;
 use crate::options::Durability;
 use crate::path::{Name, hash_of, split};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::task::Waker;
@@ -40,10 +40,19 @@ pub(crate) struct Queued {
     pub(crate) reply: Reply,
     /// The disk's clock when it came, in nanoseconds.
     pub(crate) arrived: u64,
-    /// Its paths are being resolved.
-    pub(crate) resolving: bool,
+    /// Its paths were begun to be resolved.
+    pub(crate) resolving: Option<Rc<Resolving>>,
     /// Its place in the mailbox, given back once it is sequenced.
     pub(crate) permits: Option<Permits>,
+}
+
+/// The resolving of the paths of a commit that waits.
+#[derive(Default)]
+pub(crate) struct Resolving {
+    /// Paths that are still being read.
+    pub(super) under_way: Cell<usize>,
+    /// Why one of them could not be.
+    pub(super) failed: RefCell<Option<Error>>,
 }
 
 /// Who gets the answer to a commit.
@@ -149,7 +158,7 @@ impl Core {
             return reply.send(Err(error));
         }
         let arrived = self.now();
-        state.queue.push_back(Queued { action, durability, reply, arrived, resolving: false, permits });
+        state.queue.push_back(Queued { action, durability, reply, arrived, resolving: None, permits });
         drop(state);
         self.kick();
     }
@@ -189,9 +198,16 @@ impl Core {
                     }
                 },
                 Verdict::Unresolved(name) => {
+                    let under_way = resolving.as_ref().is_some_and(|paths| paths.under_way.get() > 0);
+                    let failed = resolving.as_ref().and_then(|paths| paths.failed.take());
+                    // What was resolved ahead may have become void by a rename or a drop: once more, then.
+                    let resolving = resolving.filter(|_| under_way);
                     state.queue.push_front(Queued { action, durability, reply, arrived, resolving, permits });
                     drop(guard);
-                    match self.resolve_now(&name) {
+                    if under_way {
+                        break;
+                    }
+                    match failed.map_or_else(|| self.resolve_now(&name), |error| Some(Err(error))) {
                         Some(Ok(())) => {}
                         Some(Err(error)) => {
                             if let Some(queued) = self.state.borrow_mut().queue.pop_front() {
@@ -213,17 +229,20 @@ impl Core {
     fn resolve_ahead(self: &Rc<Self>) {
         let mut names = Vec::new();
         for queued in self.state.borrow_mut().queue.iter_mut().take(RESOLVE_AHEAD) {
-            if std::mem::replace(&mut queued.resolving, true) {
+            if queued.resolving.is_some() {
                 continue;
             }
+            let resolving = Rc::new(Resolving::default());
+            queued.resolving = Some(resolving.clone());
+            let mut add = |name: &Name| names.push((name.clone(), resolving.clone()));
             match &queued.action {
-                Action::Batch(batch) => names.extend(batch.names().cloned()),
-                Action::Rename { from, to } => names.extend([from.clone(), to.clone()]),
-                Action::Remove { name } => names.push(name.clone()),
+                Action::Batch(batch) => batch.names().for_each(add),
+                Action::Rename { from, to } => [from, to].into_iter().for_each(add),
+                Action::Remove { name } => add(name),
             }
         }
-        for name in names {
-            self.resolve_later(name);
+        for (name, resolving) in names {
+            self.resolve_later(name, resolving);
         }
     }
 }
@@ -265,7 +284,7 @@ impl State {
     }
 
     /// Whether a commit of `bytes` can be sequenced now.
-    fn admits(&self, config: &Config, bytes: usize) -> Result<bool> {
+    fn admits(&mut self, config: &Config, bytes: usize) -> Result<bool> {
         if let Some(error) = &self.poisoned {
             return Err(error.clone());
         }
@@ -278,7 +297,8 @@ impl State {
         if next >= Commit::MAX {
             return Err(Error::TooMany { what: "commits of a shard", limit: Commit::MAX.0 as usize });
         }
-        Ok(self.log.room_for(bytes) && self.compaction.admits(next) && self.memory_admits(config, bytes))
+        self.starved = !self.memory_admits(config, bytes);
+        Ok(self.log.room_for(bytes) && self.compaction.admits(next) && !self.starved)
     }
 
     /// Tries to sequence puts and deletes.
@@ -506,9 +526,9 @@ impl State {
     }
 }
 
-/// A batch of an on-core task that could not be sequenced at once.
-pub(crate) fn queue_batch(core: &Rc<Core>, batch: Batch, durability: Durability) -> Rc<Slot> {
+/// A commit of an on-core task that could not be sequenced at once.
+pub(crate) fn queue_action(core: &Rc<Core>, action: Action, durability: Durability) -> Rc<Slot> {
     let slot = Rc::new(Slot::default());
-    core.enqueue(Action::Batch(batch), durability, Reply::Task(slot.clone()), None);
+    core.enqueue(action, durability, Reply::Task(slot.clone()), None);
     slot
 }

@@ -136,6 +136,7 @@ impl Core {
                 (stats.wakes_sent, stats.wakes_saved) = mailbox.wakes();
                 drop(reply.send(Ok(Box::new(stats))));
             }
+            Request::Segments { reply } => drop(reply.send(Ok(self.segments()))),
             Request::Run { task } => task(super::local::Local::new(self.clone(), Weak::default())),
             Request::Close { reply } => {
                 let mut state = self.state.borrow_mut();

@@ -2,11 +2,42 @@
 
 use super::Core;
 use crate::levels::{Commit, Level};
-use crate::stats::{BaseStats, LevelStats, ShardStats};
+use crate::stats::{BaseStats, LevelStats, SegmentInfo, SegmentKind, ShardStats};
 use crate::view::{Kind, Source};
 use std::collections::BTreeMap;
 
 impl Core {
+    /// The live files: the base's parts by key, then the others from the oldest to the newest.
+    pub(crate) fn segments(&self) -> Vec<SegmentInfo> {
+        let state = self.state.borrow();
+        let view = &state.tip.view;
+        let sources = view.sources.iter().rev().filter_map(|source| match source {
+            Source::Segment(segment) => Some(segment),
+            Source::Table(_) => None,
+        });
+        let files = view.parts.iter().map(|part| &part.segment).chain(sources);
+        files
+            .map(|segment| {
+                let (meta, identity) = (segment.meta(), &segment.meta().identity);
+                SegmentInfo {
+                    shard: identity.shard,
+                    file: segment.name().to_string(),
+                    kind: match Kind::from_byte(identity.kind) {
+                        Some(Kind::Part) => SegmentKind::Part,
+                        Some(Kind::Spill) => SegmentKind::Spill,
+                        Some(Kind::Window) | None => SegmentKind::Window,
+                    },
+                    level: identity.level,
+                    first: identity.first,
+                    last: identity.last,
+                    entries: meta.entries,
+                    bytes: meta.file_bytes,
+                    hash: meta.content_hash,
+                }
+            })
+            .collect()
+    }
+
     /// The shard's figures. The mailbox's are added by its host.
     pub(crate) fn stats(&self) -> ShardStats {
         let state = self.state.borrow();

@@ -1,0 +1,485 @@
+//! What the property tests share: random histories with a model of every commit's state, random options, and a
+//! runner that feeds a history to a simulated shard.
+//!
+//! A history is fixed by its seed: it knows nothing of timing. Whatever else varies between runs (the disk, how
+//! many commits are staged between turns, crashes) comes from other seeds.
+
+#![allow(dead_code)] // Each test file uses its part.
+
+use quipu::disk::simulated::SplitMix64;
+use quipu::disk::{SimulatedFolder, SimulatedOptions};
+use quipu::levels::{Commit, Level};
+use quipu::simulation::{Left, SimulatedShard};
+use quipu::{Batch, Bytes, CommitId, Compression, Durability, Error, LocalSnapshot, Options, Retention};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// All directories that histories use.
+pub const PATHS: [&str; 12] =
+    ["r", "r/a", "r/a/x", "r/a/y", "r/a/y/deep", "r/b", "r/b/x", "r/c", "r/c/d/e", "s", "s/t", "s/u"];
+
+pub type Map = BTreeMap<Vec<u8>, Bytes>;
+
+/// One commit.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Directory, key, and value (of a put) of each operation.
+    Batch(Vec<(&'static str, Vec<u8>, Option<Bytes>)>),
+    Rename(&'static str, &'static str),
+    Remove(&'static str),
+}
+
+/// The state after a commit: every directory's entries.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Model {
+    pub directories: BTreeMap<String, Rc<Map>>,
+}
+
+fn is_within(path: &str, above: &str) -> bool {
+    path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+impl Model {
+    pub fn exists(&self, path: &str) -> bool {
+        self.directories.contains_key(path)
+    }
+
+    pub fn map(&self, path: &str) -> Rc<Map> {
+        self.directories.get(path).cloned().unwrap_or_default()
+    }
+
+    /// The names right under a directory, or of the top level.
+    pub fn children(&self, path: Option<&str>) -> Vec<String> {
+        let names = self.directories.keys().filter_map(|child| match path {
+            None => Some(child.as_str()),
+            Some(path) => child.strip_prefix(path)?.strip_prefix('/'),
+        });
+        names.filter(|name| !name.contains('/')).map(str::to_string).collect()
+    }
+
+    fn make(&mut self, path: &str) {
+        for (at, _) in path.match_indices('/').chain([(path.len(), "")]) {
+            self.directories.entry(path[..at].to_string()).or_default();
+        }
+    }
+
+    pub fn apply(&mut self, step: &Step) {
+        match step {
+            Step::Batch(ops) => {
+                for (path, key, value) in ops {
+                    if value.is_some() {
+                        self.make(path);
+                    }
+                    let Some(map) = self.directories.get_mut(*path) else { continue };
+                    let map = Rc::make_mut(map);
+                    match value {
+                        Some(value) => drop(map.insert(key.clone(), value.clone())),
+                        None => drop(map.remove(key)),
+                    }
+                }
+            }
+            Step::Rename(from, to) => {
+                if let Some((parent, _)) = to.rsplit_once('/') {
+                    self.make(parent);
+                }
+                let moved: Vec<String> =
+                    self.directories.keys().filter(|path| is_within(path, from)).cloned().collect();
+                for path in moved {
+                    let map = self.directories.remove(&path).unwrap_or_default();
+                    self.directories.insert(format!("{to}{}", &path[from.len()..]), map);
+                }
+            }
+            Step::Remove(path) => self.directories.retain(|other, _| !is_within(other, path)),
+        }
+    }
+}
+
+/// What a history is like.
+#[derive(Clone, Copy, Debug)]
+pub struct Profile {
+    pub commits: usize,
+    /// How many keys a directory has at most.
+    pub keys: u64,
+    /// How likely a commit is a rename or a drop, in percent.
+    pub moves: u8,
+    /// How likely a value is larger than a page, in percent.
+    pub large: u8,
+}
+
+impl Default for Profile {
+    fn default() -> Self {
+        Profile { commits: 600, keys: 40, moves: 4, large: 2 }
+    }
+}
+
+/// Commits, and the state after each: `states[n]` is that after commit n.
+pub struct History {
+    pub steps: Vec<Step>,
+    pub states: Vec<Model>,
+}
+
+impl History {
+    pub fn new(seed: u64, profile: Profile) -> Rc<History> {
+        let mut random = SplitMix64::new(seed);
+        let mut states = vec![Model::default()];
+        let mut steps = Vec::new();
+        for number in 1..=profile.commits {
+            let mut state = states[number - 1].clone();
+            let step = step(&mut random, &state, profile, number);
+            state.apply(&step);
+            steps.push(step);
+            states.push(state);
+        }
+        Rc::new(History { steps, states })
+    }
+
+    pub fn commits(&self) -> u64 {
+        self.steps.len() as u64
+    }
+
+    pub fn state(&self, commit: Commit) -> &Model {
+        &self.states[commit.0 as usize]
+    }
+}
+
+pub fn pick<'a, T>(random: &mut SplitMix64, items: &'a [T]) -> &'a T {
+    &items[random.below(items.len() as u64) as usize]
+}
+
+pub fn key(random: &mut SplitMix64, keys: u64) -> Vec<u8> {
+    let number = random.below(keys);
+    match number % 7 {
+        0 => vec![0xff; 1 + number as usize / 7 % 3],
+        1 => [&b"long-"[..], &vec![b'x'; 200], number.to_string().as_bytes()].concat(),
+        2 => vec![number as u8, 0, 0],
+        _ => format!("key{number:03}").into_bytes(),
+    }
+}
+
+fn value(random: &mut SplitMix64, profile: Profile, number: usize) -> Bytes {
+    let length = match random.below(100) as u8 {
+        percent if percent < profile.large => 4096 + random.below(5000),
+        percent if percent < 15 => 300 + random.below(1200),
+        percent if percent < 20 => 0,
+        _ => random.below(100),
+    };
+    let mut bytes = format!("{number}:").into_bytes();
+    let noisy = random.chance(50);
+    while (bytes.len() as u64) < length {
+        bytes.push(if noisy { random.next_u64() as u8 } else { b'a' + (length % 26) as u8 });
+    }
+    bytes.truncate(length as usize);
+    Bytes::from(bytes)
+}
+
+fn step(random: &mut SplitMix64, state: &Model, profile: Profile, number: usize) -> Step {
+    if random.chance(profile.moves) {
+        let existing: Vec<&'static str> = PATHS.into_iter().filter(|path| state.exists(path)).collect();
+        let absent: Vec<&'static str> = PATHS.into_iter().filter(|path| !state.exists(path)).collect();
+        if !existing.is_empty() {
+            let from = *pick(random, &existing);
+            let root = |path: &str| path.split('/').next().map(str::to_string);
+            let targets: Vec<&'static str> =
+                absent.into_iter().filter(|to| root(to) == root(from) && !is_within(to, from)).collect();
+            if from.contains('/') && !targets.is_empty() && random.chance(60) {
+                return Step::Rename(from, *pick::<&'static str>(random, &targets));
+            }
+            // A root goes seldom: everything is under it.
+            if from.contains('/') || random.chance(20) {
+                return Step::Remove(from);
+            }
+        }
+    }
+    let root = if random.chance(75) { "r" } else { "s" };
+    let paths: Vec<&'static str> = PATHS.into_iter().filter(|path| is_within(path, root)).collect();
+    let count = if random.chance(60) { 1 } else { 1 + random.below(6) };
+    let ops = (0..count).map(|_| {
+        let path = *pick(random, &paths);
+        let key = key(random, profile.keys);
+        let value = (!random.chance(25)).then(|| value(random, profile, number));
+        (path, key, value)
+    });
+    Step::Batch(ops.collect())
+}
+
+/// Options that are part of the data: any, but small.
+pub fn fixed_options(random: &mut SplitMix64) -> Options {
+    Options::new()
+        .shards(1)
+        .divisor(2 + random.below(7) as u32)
+        .flush_bytes(2048 << random.below(4))
+        .log_file_bytes(64 << 10)
+        .part_bytes(64 << 10)
+        .base_ratio(1 + random.below(8) as u32)
+        .compression(if random.chance(30) { Compression::Lz4 } else { Compression::None })
+}
+
+/// Options of one opening.
+pub fn free_options(random: &mut SplitMix64, options: Options) -> Options {
+    options
+        .cache_bytes(*pick(random, &[0, 64 << 10, 4 << 20]))
+        .memtable_bytes(*pick(random, &[24 << 10, 64 << 10, 256 << 10, 4 << 20]))
+        .log_files_max(4 + random.below(8) as usize)
+        .log_depth(1 + random.below(4) as usize)
+        .group_bytes(*pick(random, &[4 << 10, 16 << 10, 48 << 10]))
+}
+
+pub fn retention(random: &mut SplitMix64) -> Retention {
+    match random.below(5) {
+        0 => Retention::None,
+        1 => Retention::Forever,
+        2 => Retention::Level(Level(1 + random.below(4) as u8)),
+        3 => Retention::Last(1 + random.below(150)),
+        _ => Retention::LastAndLevel(1 + random.below(60), Level(1 + random.below(4) as u8)),
+    }
+}
+
+/// A disk with moods of its own.
+pub fn disk(random: &mut SplitMix64) -> SimulatedOptions {
+    SimulatedOptions {
+        seed: random.next_u64(),
+        in_order: random.chance(10),
+        complete_percent: *pick(random, &[5, 30, 60, 90]),
+        operation_nanos: 10_000..=200_000,
+    }
+}
+
+/// How commits reach the shard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Route {
+    Local,
+    Mailbox,
+}
+
+/// Feeds a history to a shard.
+pub struct Runner {
+    pub shard: SimulatedShard,
+    pub history: Rc<History>,
+    pub route: Route,
+    pub durability: Option<Durability>,
+    /// Commits submitted so far, those of earlier runs included.
+    pub submitted: u64,
+    /// Commits acknowledged in this run, in that order.
+    pub acknowledged: Rc<RefCell<Vec<Commit>>>,
+    pub failed: Rc<RefCell<Vec<Error>>>,
+    /// Where this run began.
+    pub began: Commit,
+    /// At most so many commits wait for their acknowledgement.
+    pub window: u64,
+}
+
+impl Runner {
+    /// Opens a shard, and goes on with the history where it ends.
+    pub fn open(
+        folder: &SimulatedFolder,
+        disk: SimulatedOptions,
+        options: &Options,
+        history: &Rc<History>,
+    ) -> Runner {
+        let shard = SimulatedShard::open(folder, disk, options).expect("the shard opens");
+        Runner::on(shard, history)
+    }
+
+    pub fn on(mut shard: SimulatedShard, history: &Rc<History>) -> Runner {
+        let began = shard.newest();
+        assert_eq!(shard.durable(), began, "what was recovered is durable");
+        let route = if shard.random().chance(50) { Route::Local } else { Route::Mailbox };
+        let window = 1 + shard.random().below(60);
+        Runner {
+            shard,
+            history: history.clone(),
+            route,
+            durability: None,
+            submitted: began.0,
+            acknowledged: Rc::default(),
+            failed: Rc::default(),
+            began,
+            window,
+        }
+    }
+
+    fn commit(&mut self) -> Pin<Box<dyn Future<Output = quipu::Result<CommitId>>>> {
+        let (engine, local) = (self.shard.engine().clone(), self.shard.local());
+        let directory = |path: &str| engine.directory(path).expect("a good path");
+        match (&self.history.steps[self.submitted as usize], self.route) {
+            (Step::Batch(ops), route) => {
+                let mut batch = Batch::new();
+                for (path, key, value) in ops {
+                    match value {
+                        Some(value) => batch.put(&directory(path), key, value),
+                        None => batch.delete(&directory(path), key),
+                    };
+                }
+                match (route, self.durability) {
+                    (Route::Local, None) => Box::pin(local.commit(&batch)),
+                    (Route::Local, Some(durability)) => Box::pin(local.commit_with(&batch, durability)),
+                    (Route::Mailbox, None) => Box::pin(engine.commit(batch)),
+                    (Route::Mailbox, Some(durability)) => Box::pin(engine.commit_with(batch, durability)),
+                }
+            }
+            (Step::Rename(from, to), Route::Local) => {
+                Box::pin(self.shard.rename(&directory(from), &directory(to)))
+            }
+            (Step::Rename(from, to), Route::Mailbox) => Box::pin(directory(from).rename(&directory(to))),
+            (Step::Remove(path), Route::Local) => Box::pin(self.shard.remove(&directory(path))),
+            (Step::Remove(path), Route::Mailbox) => Box::pin(directory(path).remove()),
+        }
+    }
+
+    /// Submits the next commit.
+    pub fn submit(&mut self) {
+        let commit = self.commit();
+        self.submitted += 1;
+        let expected = Commit(self.submitted);
+        let (acknowledged, failed) = (self.acknowledged.clone(), self.failed.clone());
+        self.shard.spawn(async move {
+            match commit.await {
+                Ok(id) => {
+                    assert_eq!(id.number, expected, "commits are numbered in the order of their submission");
+                    acknowledged.borrow_mut().push(id.number);
+                }
+                Err(error) => failed.borrow_mut().push(error),
+            }
+        });
+    }
+
+    /// The commits of this run that are acknowledged.
+    pub fn acknowledged(&self) -> u64 {
+        self.began.0 + self.acknowledged.borrow().len() as u64
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.submitted == self.history.commits()
+    }
+
+    /// Submits so many commits (or what is left), with turns in between as the seed says; `each` looks after
+    /// every turn.
+    pub fn advance_with(&mut self, commits: u64, mut each: impl FnMut(&mut Runner)) {
+        let target = (self.submitted + commits).min(self.history.commits());
+        while self.submitted < target {
+            self.submit();
+            let turns = match self.shard.random().below(8) {
+                0 => 1 + self.shard.random().below(12),
+                1 | 2 => 1,
+                _ => 0,
+            };
+            for _ in 0..turns {
+                self.shard.turn();
+                each(self);
+            }
+            let mut count = 0u64;
+            while self.submitted - self.acknowledged() > self.window {
+                self.turn();
+                each(self);
+                count += 1;
+                assert!(count < 300_000, "commits are not acknowledged: {:?}", self.shard);
+            }
+        }
+    }
+
+    pub fn advance(&mut self, commits: u64) {
+        self.advance_with(commits, |_| {});
+    }
+
+    fn turn(&mut self) {
+        let left = self.shard.turn();
+        if let Some(error) = self.failed.borrow().first() {
+            panic!("a commit failed: {error}");
+        }
+        let waits = self.submitted > self.acknowledged();
+        assert!(!(left == Left::Nothing && waits), "the shard sleeps on commits: {:?}", self.shard);
+    }
+
+    /// Waits until everything submitted is acknowledged.
+    pub fn catch_up(&mut self) {
+        let mut count = 0u64;
+        while self.acknowledged() < self.submitted {
+            self.turn();
+            count += 1;
+            assert!(count < 300_000, "commits are not acknowledged: {:?}", self.shard);
+        }
+    }
+
+    /// Everything else too.
+    pub fn settle(&mut self) {
+        self.catch_up();
+        self.shard.settle();
+        let left = self.shard.picture().carries;
+        assert!(left.is_empty(), "settled, yet in flight: {left:?}");
+    }
+
+    /// Compares the newest state with the model, whole.
+    pub fn check(&mut self) {
+        let snapshot = self.shard.local().snapshot();
+        let history = self.history.clone();
+        check_state(&mut self.shard, &snapshot, history.state(snapshot.commit()));
+    }
+
+    /// The power fails.
+    pub fn crash(self, random: &mut SplitMix64) -> Ended {
+        assert!(self.failed.borrow().is_empty(), "a commit failed: {:?}", self.failed.borrow());
+        let ended = Ended { acknowledged: self.acknowledged(), submitted: self.submitted };
+        self.shard.crash(random);
+        ended
+    }
+}
+
+/// What was known of a run when it ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    pub acknowledged: u64,
+    pub submitted: u64,
+}
+
+/// Compares everything that a snapshot shows with a model.
+pub fn check_state(shard: &mut SimulatedShard, snapshot: &LocalSnapshot, model: &Model) {
+    let at = snapshot.commit();
+    let engine = shard.engine().clone();
+    for path in PATHS {
+        let directory = engine.directory(path).unwrap();
+        let (exists, entries) = shard.run(async {
+            let exists = snapshot.exists(&directory).await.unwrap();
+            let entries = snapshot.iter(&directory).unwrap().collect().await.unwrap();
+            (exists, entries)
+        });
+        assert_eq!(exists, model.exists(path), "whether {path} exists at commit {at}");
+        let expected = model.map(path);
+        if entries.len() != expected.len()
+            || !entries.iter().map(|(k, v)| (&k[..], v)).eq(expected.iter().map(|(k, v)| (&k[..], v)))
+        {
+            let shown: Vec<&[u8]> = entries.iter().map(|(key, _)| &key[..]).collect();
+            let keys: Vec<&[u8]> = expected.keys().map(|key| &key[..]).collect();
+            assert_eq!(shown, keys, "the keys of {path} at commit {at}");
+            for ((key, value), expected) in entries.iter().zip(expected.values()) {
+                assert_eq!(value, expected, "the value of {key:?} in {path} at commit {at}");
+            }
+        }
+    }
+}
+
+/// Buffered, with a bound in time that simulations reach.
+pub const BUFFERED: Durability = Durability::Buffered { within: Duration::from_millis(5) };
+
+/// How many rounds a test makes: `QUIPU_ROUNDS` times as many, to look further; `QUIPU_SEED` for one seed.
+pub fn seeds(count: u64) -> Vec<u64> {
+    if let Some(seed) = std::env::var("QUIPU_SEED").ok().and_then(|seed| seed.parse().ok()) {
+        return vec![seed];
+    }
+    let times: u64 = std::env::var("QUIPU_ROUNDS").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
+    (1..=count * times).collect()
+}
+
+/// Runs a property for several seeds, and says which one failed.
+pub fn for_seeds(count: u64, property: impl Fn(u64)) {
+    for seed in seeds(count) {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| property(seed)));
+        if let Err(panic) = outcome {
+            eprintln!("failed with QUIPU_SEED={seed}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
