@@ -79,6 +79,11 @@ pub(crate) fn look(root: &Path) -> Result<bool> {
         let name = name.to_string_lossy();
         // What a creation that did not come to its end leaves behind.
         let ours = name == LOCK || name == IDENTITY_NEW || name.starts_with("shard-");
+        if name.starts_with("shard-")
+            && fs::read_dir(entry.path()).is_ok_and(|mut files| files.next().is_some())
+        {
+            return Err(Error::damaged(IDENTITY, 0, format!("it is gone, though {name} holds data")));
+        }
         if !ours && name != "lost+found" {
             return not_engine(&format!(
                 "not a Quipu folder and not empty (it holds {name:?}); name an empty or new folder"
