@@ -4,7 +4,11 @@
 //! [`DirectoryId::DROPS`] with the directory's number. A merge looks up the drops among its inputs, and goes down from
 //! each through the catalog to the directories below it, as the inputs have them. What it does not find (a
 //! child whose catalog entry lies in an older segment) is found by a later merge that takes both; at the
-//! bottom nothing is missing. The drop's own entry stays until then.
+//! bottom nothing is missing.
+//!
+//! So the drops, and the catalog entries of dropped directories, must stay until the bottom, deletes among them: what
+//! was moved out of a directory before that was dropped is alive, and what was moved into it may have entries
+//! that are older than all of the merge. [`super::sift`] sees to that.
 
 use crate::entry::DirectoryId;
 use crate::error::Result;
