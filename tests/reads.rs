@@ -367,7 +367,7 @@ fn on_disk(shard: &SimulatedShard, folder: &SimulatedFolder, marker: &[u8]) -> b
 /// What is dropped goes: neither a directory made anew under its path, nor the disk after later folds, has it.
 #[test]
 fn dropped_data_goes_for_good() {
-    for_seeds(24, |seed| {
+    for_seeds(70, |seed| {
         let mut random = SplitMix64::new(seed);
         let options = fixed_options(&mut random).compression(quipu::Compression::None).retention(
             if random.chance(50) { Retention::None } else { Retention::Last(1 + random.below(40)) },
