@@ -6,9 +6,9 @@
 //! child whose catalog entry lies in an older segment) is found by a later merge that takes both; at the
 //! bottom nothing is missing.
 //!
-//! That walk needs the catalog entries under a dropped directory and the drop itself, in every merge until the fold
-//! that takes the drop in is over, and again when it is resumed. So these entries outlive the data: a drop is
-//! *spent* once a fold before the present one has taken it in and no retained commit is older, and only then they go.
+//! So the drops, and the catalog entries of dropped directories, must stay until the bottom, deletes among them: what
+//! was moved out of a directory before that was dropped is alive, and what was moved into it may have entries
+//! that are older than all of the merge. [`super::sift`] sees to that.
 
 use crate::entry::DirectoryId;
 use crate::error::Result;
@@ -17,7 +17,7 @@ use crate::memtable::Place;
 use crate::read::merge::Merge;
 use std::collections::BTreeMap;
 
-/// The dead directories of a merge.
+/// The dead directories of a merge, and the commits that dropped them.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Dead {
     drops: BTreeMap<DirectoryId, Drop>,
@@ -29,31 +29,24 @@ struct Drop {
     commit: Commit,
     /// This merge is the first that may let go of entries because of it.
     fresh: bool,
-    /// All that it killed is gone.
-    spent: bool,
 }
 
-/// What a fold knows of those before it.
+/// What a fold knows of the one before it.
 #[derive(Clone, Debug)]
 pub(crate) struct Earlier {
-    /// The commit up to which the base was folded before.
+    /// The commit up to which it folded.
     pub(crate) from: Commit,
-    /// The rule of that fold, and of this one.
+    /// Its rule, and that of the present one.
     pub(crate) before: KeepRule,
     pub(crate) now: KeepRule,
 }
 
 impl Earlier {
-    fn drop_at(&self, commit: Commit) -> Drop {
-        // What was dropped may be read as of before while a retained commit is older than the drop.
-        let kept = |rule: &KeepRule| rule.keeps(Commit::ZERO, Some(commit));
-        let taken = commit <= self.from;
-        let (kept_before, kept_now) = (kept(&self.before), kept(&self.now));
-        Drop {
-            commit,
-            fresh: !taken || (kept_before && !kept_now),
-            spent: taken && !kept_before && !kept_now,
-        }
+    /// Whether a drop kills something that it did not kill in the fold before: because it is new, or because
+    /// nothing from before it can be read as of any more.
+    fn is_fresh(&self, drop: Commit) -> bool {
+        let kept = |rule: &KeepRule| rule.keeps(Commit::ZERO, Some(drop));
+        drop > self.from || (kept(&self.before) && !kept(&self.now))
     }
 }
 
@@ -74,8 +67,8 @@ impl Dead {
             if dead.drops.contains_key(&id) {
                 continue;
             }
-            let window = Drop { commit, fresh: true, spent: false };
-            dead.drops.insert(id, earlier.map_or(window, |earlier| earlier.drop_at(commit)));
+            let fresh = earlier.is_none_or(|earlier| earlier.is_fresh(commit));
+            dead.drops.insert(id, Drop { commit, fresh });
             // Its children at the time of the drop: of each name the newest version that is not newer.
             let parent = id.0.to_be_bytes();
             merge.seek(Place::Before(DirectoryId::CATALOG, &parent)).await?;
@@ -96,25 +89,25 @@ impl Dead {
         Ok(dead)
     }
 
-    /// The commit that dropped the directory of an entry.
-    #[inline]
-    pub(crate) fn dropped(&self, directory: DirectoryId) -> Option<Commit> {
+    /// The commit that dropped what an entry belongs to. A catalog entry belongs to its parent, a drop to
+    /// itself.
+    pub(crate) fn dropped(&self, directory: DirectoryId, key: &[u8]) -> Option<Commit> {
         if self.drops.is_empty() {
             return None;
         }
-        self.drops.get(&directory).map(|drop| drop.commit)
+        let owner = match directory {
+            DirectoryId::CATALOG => DirectoryId(u64::from_be_bytes(*key.first_chunk()?)),
+            other => other,
+        };
+        self.drops.get(&owner).map(|drop| drop.commit)
     }
 
-    /// Whether an entry of the catalog (which belongs to the parent that its key begins with) or of the drops (which
-    /// is named by its key) is of a directory whose drop is spent.
-    pub(crate) fn is_spent(&self, key: &[u8]) -> bool {
-        let Some(id) = key.first_chunk().map(|id| DirectoryId(u64::from_be_bytes(*id))) else { return false };
-        self.drops.get(&id).is_some_and(|drop| drop.spent)
-    }
-
-    /// Whether a range of entries (`high` excluded) has to be looked through because of a drop.
+    /// Whether a range of entries (`high` excluded) has to be looked through because of a drop. Anything in the
+    /// engine's own directories may be of any.
     pub(crate) fn touches(&self, low: DirectoryId, high: Option<(DirectoryId, &[u8])>) -> bool {
+        let low = if low < DirectoryId::FIRST_FREE { DirectoryId(0) } else { low };
+        let own = low < DirectoryId::FIRST_FREE;
         let mut fresh = self.drops.range(low..).filter(|(_, drop)| drop.fresh);
-        fresh.next().is_some_and(|(id, _)| high.is_none_or(|high| *id <= high.0))
+        fresh.next().is_some_and(|(id, _)| own || high.is_none_or(|high| *id <= high.0))
     }
 }
