@@ -360,7 +360,7 @@ impl Engine {
     ///     while let Some((_, value)) = scan.next().await? {
     ///         sum += value[0];
     ///     }
-    ///     quipu::Result::Ok(sum)
+    ///     Ok::<_, quipu::Error>(sum)
     /// });
     /// assert_eq!(sum.wait()??, 6);
     /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -20,9 +20,6 @@ pub(crate) struct PageRequest {
     pub(crate) back: bool,
     /// At most this many entries.
     pub(crate) entries: usize,
-    /// Further pages will follow, if there is more: keep the snapshot for them. (They follow too where a page ends
-    /// before it has all the entries asked for.)
-    pub(crate) keep: bool,
 }
 
 /// A page that was read.
@@ -101,21 +98,13 @@ impl Pages {
     /// The page to read so that [`take`](Pages::take) can go on.
     pub(crate) fn next_page(&self, other: bool) -> PageRequest {
         let most = if self.started { PAGE_ENTRIES } else { FIRST_PAGE_ENTRIES };
-        PageRequest {
-            range: self.rest.clone(),
-            back: self.at_high_end(other),
-            entries: self.limit.min(most),
-            keep: self.limit > most,
-        }
+        PageRequest { range: self.rest.clone(), back: self.at_high_end(other), entries: self.limit.min(most) }
     }
 
     /// Takes in the page that was asked for.
     pub(crate) fn fill(&mut self, other: bool, page: Page) {
-        // A page that holds all that the limit allows is all there will be: the limit counts from the end that
-        // was read first.
-        let all = !self.started && page.entries.len() >= self.limit;
         self.started = true;
-        self.exhausted = !page.more || all;
+        self.exhausted = !page.more;
         let back = self.at_high_end(other);
         if let Some((last, _)) = page.entries.last() {
             let end = if back { &mut self.rest.high } else { &mut self.rest.low };

@@ -35,7 +35,7 @@ use std::task::{Context, Poll, Waker};
 /// let commits = engine.run_on(&users, async move |local: quipu::Local| {
 ///     let ada = local.put(&copy, "ada", "1815");
 ///     let grace = local.put(&copy, "grace", "1906"); // both share a log write
-///     quipu::Result::Ok((ada.await?, grace.await?))
+///     Ok::<_, quipu::Error>((ada.await?, grace.await?))
 /// });
 /// let (ada, grace) = commits.wait()??;
 /// assert_eq!(ada.number.0 + 1, grace.number.0);

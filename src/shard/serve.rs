@@ -104,8 +104,8 @@ impl Core {
                 let mailbox = mailbox.clone();
                 self.read(at, reply, permits, move |core, frame| async move {
                     let mut read = core.page(&frame, &name, &page).await?;
-                    let whole = read.entries.len() >= page.entries && !page.keep;
-                    if read.more && !whole && matches!(at, At::Newest) {
+                    // Whoever scans may go on from either end, whatever the limit.
+                    if read.more && matches!(at, At::Newest) {
                         let commit = frame.commit;
                         let snapshot = core.snapshots.borrow_mut().open(frame)?;
                         read.opened = Some(Opened { snapshot, commit, mailbox });
