@@ -126,6 +126,7 @@ impl Core {
             catalog: Default::default(),
             log,
             queue: VecDeque::new(),
+            barriers: Vec::new(),
             waiters: Waiters::new(durable),
             urgent: durable,
             starved: false,
