@@ -280,7 +280,8 @@ impl Engine {
         self.inner.commit(batch, Some(durability))
     }
 
-    /// Makes everything acknowledged so far durable, on all shards.
+    /// Makes everything committed so far durable, on all shards: what was acknowledged, and what was sent by this
+    /// thread and not answered yet.
     pub fn barrier(&self) -> Answer<()> {
         let answers = self.inner.ask_all(|reply| Request::Barrier { reply });
         Answer::later(async move {

@@ -3,7 +3,6 @@
 use super::Core;
 use super::request::Action;
 use super::sequence::{Sequenced, Slot, Verdict, queue_action};
-use super::waiters::Barrier;
 use crate::batch::{Batch, OpRef};
 use crate::engine::scan::RangeOf;
 use crate::engine::{CommitId, Directory, EngineInner};
@@ -14,12 +13,13 @@ use crate::path::Name;
 use crate::read::{Pages, Taken};
 use crate::view::Frame;
 use bytes::Bytes;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::ops::RangeBounds;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
+use tokio::sync::oneshot;
 
 /// A handle of a shard for tasks on its own thread; see [`Engine::run_on`](crate::Engine::run_on). Cheap to
 /// clone; cannot leave the thread.
@@ -227,23 +227,9 @@ impl Local {
     ///
     /// [`Error::Poisoned`], [`Error::Closed`].
     pub async fn barrier(&self) -> Result<()> {
-        let target = self.core.last();
-        let mut waiting = None;
-        poll_fn(|cx| {
-            if self.core.durable() >= target {
-                return Poll::Ready(Ok(()));
-            }
-            if let Some(error) = self.core.state.borrow().over() {
-                return Poll::Ready(Err(error));
-            }
-            // One place in the line is enough, unless another task took over.
-            if !waiting.as_ref().is_some_and(|waker: &Waker| waker.will_wake(cx.waker())) {
-                waiting = Some(cx.waker().clone());
-                self.core.barrier(Barrier::Task(cx.waker().clone()));
-            }
-            Poll::Pending
-        })
-        .await
+        let (reply, answer) = oneshot::channel();
+        self.core.barrier(reply);
+        answer.await.unwrap_or(Err(Error::Closed))
     }
 
     /// Runs another task on this thread. It is dropped when the engine closes.

@@ -108,6 +108,8 @@ pub(crate) struct State {
     // The way of a commit.
     pub(crate) log: Log,
     pub(crate) queue: VecDeque<Queued>,
+    /// Barriers that wait for commits in the queue: for so many from its front.
+    pub(crate) barriers: Vec<(usize, ReplyTo<()>)>,
     pub(crate) waiters: Waiters,
     /// A commit up to which the log is to be written without delay.
     pub(crate) urgent: Commit,
@@ -284,6 +286,9 @@ impl Core {
         state.waiters.fail(&error);
         for queued in state.queue.drain(..) {
             queued.reply.send(Err(error.clone()));
+        }
+        for (_, who) in state.barriers.drain(..) {
+            let _ = who.send(Err(error.clone()));
         }
         state.poisoned = Some(error);
     }

@@ -121,6 +121,7 @@ impl Core {
             catalog: Default::default(),
             log,
             queue: VecDeque::new(),
+            barriers: Vec::new(),
             waiters: Waiters::new(durable),
             urgent: durable,
             write_by: None,

@@ -194,6 +194,19 @@ impl Core {
 
     /// Sequences what waits, in order, as far as it goes. Answers how many.
     pub(super) fn sequence_queue(self: &Rc<Self>) -> usize {
+        let before = self.state.borrow().queue.len();
+        let count = self.sequence_some();
+        let (left, barriers) = {
+            let state = self.state.borrow();
+            (state.queue.len(), !state.barriers.is_empty())
+        };
+        if barriers {
+            self.barriers_go_on(before.saturating_sub(left));
+        }
+        count
+    }
+
+    fn sequence_some(self: &Rc<Self>) -> usize {
         let mut count = 0;
         let mut attempts = 0;
         while count < COMMITS_PER_TURN {

@@ -3,8 +3,7 @@
 use super::mailbox::{Letter, Mailbox};
 use super::request::{At, Opened, ReplyTo, Request};
 use super::sequence::Reply;
-use super::waiters::Barrier;
-use super::{Core, TOP};
+use super::{Core, State, TOP};
 use crate::engine::scan::RangeOf;
 use crate::entry::DirectoryId;
 use crate::error::{Error, Result};
@@ -131,7 +130,7 @@ impl Core {
                 drop(reply.send(opened));
             }
             Request::Retained { reply } => drop(reply.send(Ok(self.retained()))),
-            Request::Barrier { reply } => self.barrier(Barrier::Client(reply)),
+            Request::Barrier { reply } => self.barrier(reply),
             Request::Stats { reply } => {
                 let mut stats = self.stats();
                 (stats.wakes_sent, stats.wakes_saved) = mailbox.wakes();
@@ -172,24 +171,32 @@ impl Core {
         });
     }
 
-    /// Waits for everything sequenced so far to be durable.
-    pub(crate) fn barrier(&self, who: Barrier) {
+    /// Answers once everything committed so far is durable: what is sequenced, and what waits to be.
+    pub(crate) fn barrier(&self, who: ReplyTo<()>) {
         let mut state = self.state.borrow_mut();
-        let last = state.tip.schedule.at;
-        match (who, state.poisoned.clone()) {
-            (Barrier::Client(reply), Some(error)) => drop(reply.send(Err(error))),
-            (Barrier::Task(waker), Some(_)) => waker.wake(),
-            (Barrier::Client(reply), None) if state.waiters.durable_until() >= last => {
-                drop(reply.send(Ok(())))
-            }
-            (Barrier::Task(waker), None) if state.waiters.durable_until() >= last => waker.wake(),
-            (who, None) => {
-                state.urgent = state.urgent.max(last);
-                state.waiters.barrier(last, who);
-            }
+        let ahead = state.queue.len();
+        if ahead > 0 {
+            state.barriers.push((ahead, who));
+            return;
         }
+        state.barrier(who);
         drop(state);
         self.kick();
+    }
+
+    /// So many commits have left the queue: barriers that waited for the last of them go on.
+    pub(super) fn barriers_go_on(&self, gone: usize) {
+        let mut state = self.state.borrow_mut();
+        let empty = state.queue.is_empty();
+        let reached = state.barriers.extract_if(.., |(ahead, _)| {
+            *ahead = ahead.saturating_sub(gone);
+            *ahead == 0 || empty
+        });
+        let reached: Vec<_> = reached.collect();
+        // What is in the queue by now came behind them.
+        for (_, who) in reached {
+            state.barrier(who);
+        }
     }
 
     /// The value of a key.
@@ -265,5 +272,20 @@ impl Core {
     /// The newest durable commit.
     pub(crate) fn durable(&self) -> Commit {
         self.state.borrow().waiters.durable_until()
+    }
+}
+
+impl State {
+    /// Answers once everything sequenced so far is durable.
+    fn barrier(&mut self, who: ReplyTo<()>) {
+        let last = self.tip.schedule.at;
+        match self.poisoned.clone() {
+            Some(error) => drop(who.send(Err(error))),
+            None if self.waiters.durable_until() >= last => drop(who.send(Ok(()))),
+            None => {
+                self.urgent = self.urgent.max(last);
+                self.waiters.barrier(last, who);
+            }
+        }
     }
 }

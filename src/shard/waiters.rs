@@ -26,15 +26,7 @@ pub(crate) struct Waiters {
     /// Those of the commits after it, each with the time when it was sequenced.
     queue: VecDeque<(Waiter, u64)>,
     /// Barriers: those who wait for a commit beside the one whose commit it is.
-    barriers: Vec<(Commit, Barrier)>,
-}
-
-/// Who waits at a barrier.
-pub(crate) enum Barrier {
-    /// A task on the shard's thread.
-    Task(Waker),
-    /// A client.
-    Client(ReplyTo<()>),
+    barriers: Vec<(Commit, ReplyTo<()>)>,
 }
 
 impl Waiters {
@@ -74,7 +66,7 @@ impl Waiters {
     }
 
     /// Someone waits for a commit that may be another's.
-    pub(crate) fn barrier(&mut self, commit: Commit, who: Barrier) {
+    pub(crate) fn barrier(&mut self, commit: Commit, who: ReplyTo<()>) {
         self.barriers.push((commit, who));
     }
 
@@ -111,10 +103,7 @@ impl Waiters {
             acknowledged.saturating_record_n(now.saturating_sub(run_at).max(1), run);
         }
         for (_, who) in self.barriers.extract_if(.., |(commit, _)| *commit <= durable) {
-            match who {
-                Barrier::Task(waker) => waker.wake(),
-                Barrier::Client(reply) => drop(reply.send(Ok(()))),
-            }
+            let _ = who.send(Ok(()));
         }
     }
 
@@ -128,10 +117,7 @@ impl Waiters {
             }
         }
         for (_, who) in self.barriers.drain(..) {
-            match who {
-                Barrier::Task(waker) => waker.wake(),
-                Barrier::Client(reply) => drop(reply.send(Err(error.clone()))),
-            }
+            let _ = who.send(Err(error.clone()));
         }
     }
 }
