@@ -235,7 +235,7 @@ impl Core {
                     attempts = 0;
                     reply.send(Err(error));
                 }
-                Verdict::Wait => match state.stuck(&self.config, action.bytes()) {
+                Verdict::Wait => match state.stuck(&self.config, action.bytes(), now) {
                     Some(error) => reply.send(Err(error)),
                     None => {
                         let queued = Queued { action, durability, reply, arrived, resolving, permits };
@@ -334,11 +334,13 @@ impl State {
     }
 
     /// Why the commit at the front will wait until someone does something about it, if that is so.
-    fn stuck(&mut self, config: &Config, bytes: usize) -> Option<Error> {
+    fn stuck(&mut self, config: &Config, bytes: usize, now: u64) -> Option<Error> {
         let log_full = !self.log.room_for(bytes) && self.log.staged().0 == 0 && self.log.in_flight() == 0;
         let held_up =
             log_full || !self.compaction.admits(self.tip.next()) || !self.memory_admits(config, bytes);
-        if let Some(error) = self.compaction.stalled().filter(|_| held_up) {
+        // Once it is tried again, the commit waits for what comes of that.
+        let stands = held_up && self.compaction.retry_at().is_none_or(|at| at > now);
+        if let Some(error) = self.compaction.stalled().filter(|_| stands) {
             return Some(error.clone());
         }
         if !log_full || self.compaction.is_busy() || self.installer.is_busy() {
