@@ -69,6 +69,12 @@ impl Core {
             };
             count += 1;
             let Letter { request, permits, posted } = letter;
+            if self.state.borrow().closing.is_some() {
+                // What was taken up before is finished; more would keep the shard open for ever. Without its reply
+                // the client learns that the engine is closed.
+                drop(request);
+                continue;
+            }
             let now = Instant::now();
             let waited = u64::try_from(now.saturating_duration_since(posted).as_nanos()).unwrap_or(u64::MAX);
             self.state.borrow_mut().stages.mailbox.saturating_record(waited.max(1));
