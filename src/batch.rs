@@ -1,10 +1,11 @@
 //! Batches: puts and deletes over directories of one root, committed as one.
 
-use crate::engine::Directory;
+use crate::engine::{Directory, EngineInner};
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::path::Name;
 use std::ops::Range;
+use std::sync::{Arc, Weak};
 
 /// One operation, borrowed from wherever it lies.
 #[derive(Clone, Copy)]
@@ -45,6 +46,15 @@ pub(crate) fn check_key(key: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Checks the keys of a batched get.
+pub(crate) fn check_keys<K: AsRef<[u8]>>(keys: &[K]) -> Result<()> {
+    if keys.len() > limits::GET_KEYS_MAX {
+        let why = format!("{} of them; at most {} are allowed at a time", keys.len(), limits::GET_KEYS_MAX);
+        return Err(Error::invalid("keys", why));
+    }
+    keys.iter().try_for_each(|key| check_key(key.as_ref()))
+}
+
 struct BatchOp {
     name: u32,
     key: Range<u32>,
@@ -72,6 +82,8 @@ struct BatchOp {
 /// ```
 #[derive(Default)]
 pub struct Batch {
+    /// Whose directories it is over; `None` while empty, or where the engine itself made it.
+    engine: Option<Weak<EngineInner>>,
     names: Vec<Name>,
     ops: Vec<BatchOp>,
     bytes: Vec<u8>,
@@ -93,12 +105,14 @@ impl Batch {
         key: impl AsRef<[u8]>,
         value: impl AsRef<[u8]>,
     ) -> &mut Self {
+        self.own(directory);
         self.add(directory.name(), key.as_ref(), Some(value.as_ref()));
         self
     }
 
     /// Removes a key. In a directory that does not exist there is nothing to remove, and it is not made.
     pub fn delete(&mut self, directory: &Directory, key: impl AsRef<[u8]>) -> &mut Self {
+        self.own(directory);
         self.add(directory.name(), key.as_ref(), None);
         self
     }
@@ -120,11 +134,24 @@ impl Batch {
 
     /// Empties it, keeping its memory.
     pub fn clear(&mut self) {
+        self.engine = None;
         self.names.clear();
         self.ops.clear();
         self.bytes.clear();
         self.wrong = None;
         self.weight = 0;
+    }
+
+    /// Notes whose directories the batch is over.
+    fn own(&mut self, directory: &Directory) {
+        match &self.engine {
+            None => self.engine = Some(Arc::downgrade(directory.engine())),
+            Some(engine) if engine.as_ptr() == Arc::as_ptr(directory.engine()) => {}
+            Some(_) => {
+                let error = Error::invalid("batch", "over directories of two engines");
+                self.wrong.get_or_insert(error);
+            }
+        }
     }
 
     fn add(&mut self, name: &Name, key: &[u8], value: Option<&[u8]>) {
@@ -171,8 +198,14 @@ impl Batch {
         Ok(())
     }
 
-    /// What is wrong with the batch, if anything is.
-    pub(crate) fn check(&self) -> Result<()> {
+    /// What is wrong with the batch, if anything is, for the engine that is to commit it.
+    pub(crate) fn check(&self, engine: *const EngineInner) -> Result<()> {
+        if self.engine.as_ref().is_some_and(|own| own.as_ptr() != engine) {
+            return Err(Error::invalid(
+                "batch",
+                "over directories of another engine, or of an earlier opening",
+            ));
+        }
         match &self.wrong {
             Some(error) => Err(error.clone()),
             None if self.ops.is_empty() => Err(Error::invalid("batch", "empty; a commit needs an operation")),
@@ -208,6 +241,7 @@ impl Batch {
             delete: op.delete,
         });
         Batch {
+            engine: self.engine.clone(),
             names: self.names.clone(),
             ops: ops.collect(),
             bytes: self.bytes.clone(),

@@ -25,6 +25,12 @@ pub const OPERATION_BYTES_OVERHEAD: usize = 32;
 /// The most operations in a batch: they are counted in 16 bits where a commit makes directories.
 pub const BATCH_OPERATIONS_MAX: usize = 65_536;
 
+/// The most directories that one commit may make: they are counted in 16 bits, and all their paths are cached.
+pub const DIRECTORIES_PER_COMMIT_MAX: usize = 32 * 1024;
+
+/// The most keys of one batched get: its answer is gathered in memory.
+pub const GET_KEYS_MAX: usize = 64 * 1024;
+
 /// The most shards of an engine: a shard's number is stored in 16 bits, and each is a thread.
 pub const SHARDS_MAX: u16 = 1024;
 

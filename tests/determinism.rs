@@ -11,10 +11,10 @@ use quipu::{Options, SegmentInfo, SegmentKind};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// Every file that was ever live in some run: its description and its bytes.
+/// Every file that was ever live in some run, by name and level (of a spill: its tier): its description, bytes and run.
 #[derive(Default)]
 struct Seen {
-    files: BTreeMap<String, (SegmentInfo, Vec<u8>, u64)>,
+    files: BTreeMap<(String, u8), (SegmentInfo, Vec<u8>, u64)>,
     compared: usize,
 }
 
@@ -33,8 +33,8 @@ impl Seen {
             known.push(info.file.clone());
             let bytes = contents[&info.file].clone();
             assert_eq!(bytes.len() as u64, info.bytes, "the length of {}", info.file);
-            match self.files.get(&info.file) {
-                None => drop(self.files.insert(info.file.clone(), (info, bytes, run))),
+            match self.files.get(&(info.file.clone(), info.level.0)) {
+                None => drop(self.files.insert((info.file.clone(), info.level.0), (info, bytes, run))),
                 Some((before, same, other)) => {
                     assert_eq!(before, &info, "run {run} against run {other}");
                     assert!(*same == bytes, "{} differs in its bytes, run {run} against {other}", info.file);

@@ -391,7 +391,7 @@ fn abandoned_scans_and_snapshots_let_go_of_what_they_held() {
             let mut scan = directory.iter();
             let mut next = Box::pin(scan.next());
             // Asked for, and given up before or after the page is there.
-            assert!((&mut next).now_or_never().is_none());
+            let _ = (&mut next).now_or_never();
             engine.stats().await.unwrap();
         }
     });

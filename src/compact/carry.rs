@@ -56,15 +56,33 @@ async fn write(
         part: 0,
     };
     let mut merge = merge_of(inputs);
-    let dead = Dead::find(&mut merge).await?;
+    let dead = Dead::find(&mut merge, None).await?;
     let rule = context.history.keep_rule(context.divisor, span.last);
     let mut sift = Sift::new(rule, span.after == crate::levels::Commit::ZERO);
     let mut output = Output::create(context, name, identity).await?;
+    match pour(context, &mut merge, &mut sift, &dead, &mut output).await {
+        Ok(()) => output.finish().await,
+        Err(error) => {
+            // It may have been for want of space: give back what was taken. What fails now was told already.
+            let _ = output.discard().await;
+            Err(error)
+        }
+    }
+}
+
+/// Merges from start to end into a file.
+async fn pour(
+    context: &Context,
+    merge: &mut Merge,
+    sift: &mut Sift,
+    dead: &Dead,
+    output: &mut Output,
+) -> Result<()> {
     merge.seek(Place::Start).await?;
     while let Some(entry) = merge.entry() {
         let bytes = work_of(&entry);
         let mut full = false;
-        sift.push(&entry, &dead, |entry| full |= output.add(entry));
+        sift.push(&entry, dead, |entry| full |= output.add(entry));
         if full {
             output.flush().await?;
         }
@@ -75,7 +93,7 @@ async fn write(
             merge.advance().await?;
         }
     }
-    output.finish().await
+    Ok(())
 }
 
 /// What merging an entry counts, in bytes.

@@ -8,6 +8,9 @@
 //!    rest of the tile becomes a tile of its own (one that is always rewritten).
 //! 3. At a tile's end a part that is still small takes in the next tile too, so parts do not crumble.
 //!
+//! The engine's own directories, catalog and drops, come last, in tiles of their own, and all at once: they say
+//! which other entries are dead, so until everything else is done they must stay as they are.
+//!
 //! Every decision depends on the parts, the window and the options only, and each installed part is a point
 //! from which the fold can be resumed: parts that end at the fold's commit are done. So an interrupted fold
 //! leaves the same files as one that was not.
@@ -16,7 +19,7 @@
 //! took in from the window, they find in the window first.
 
 use super::carry::{merge_of, work_of};
-use super::dead::Dead;
+use super::dead::{Dead, Earlier};
 use super::output::Output;
 use super::sift::Sift;
 use super::{Change, Context, part_name};
@@ -39,6 +42,11 @@ struct Tile {
 }
 
 impl Tile {
+    /// Whether it is of the engine's own directories.
+    fn is_engines(&self) -> bool {
+        self.low.directory < DirectoryId::FIRST_FREE
+    }
+
     /// Whether a key lies below the tile's end.
     fn ends_above(&self, directory: DirectoryId, key: &[u8]) -> bool {
         self.high.as_ref().is_none_or(|high| (directory, key) < high.borrowed())
@@ -46,29 +54,61 @@ impl Tile {
 }
 
 /// Folds a window's sources and the base's parts into the base as of `to`.
-pub(crate) async fn fold(context: Context, to: Commit, inputs: Vec<Source>, parts: Vec<Part>) -> Result<()> {
+pub(crate) async fn fold(
+    context: Context,
+    from: Commit,
+    to: Commit,
+    inputs: Vec<Source>,
+    parts: Vec<Part>,
+) -> Result<()> {
     let done = |part: &Part| part.segment.meta().identity.last == to;
     let number = parts.iter().filter(|part| done(part)).count();
-    let tiles = tiles_of(&parts);
-    let dead = Dead::find(&mut merge_of(&engines_own(&inputs, &parts))).await?;
-    let rule = context.history.keep_rule(context.divisor, to);
+    let mut tiles = tiles_of(&parts);
+    let rule_at = |commit| context.history.keep_rule(context.divisor, commit);
+    let rule = rule_at(to);
+    let earlier = Earlier { from, before: rule_at(from), now: rule.clone() };
+    let dead = Dead::find(&mut merge_of(&engines_own(&inputs, &parts)), Some(&earlier)).await?;
+    // From here on a part is held by its tile only, and its file goes when it is replaced.
+    drop(parts);
     let mut window = merge_of(&inputs);
-    let mut folding = Folding { context: &context, to, inputs: &inputs, dead: &dead, rule, number };
+    let mut folding =
+        Folding { context: &context, to, inputs: &inputs, dead: &dead, rule, number, together: None };
+    let engines = tiles.partition_point(Tile::is_engines);
+    let (own, users) = tiles.split_at_mut(engines);
     let mut at = 0;
-    while let Some(tile) = tiles.get(at) {
+    while let Some(tile) = users.get(at) {
         match &tile.part {
             Some(part) if done(part) => at += 1,
             part if touched(&mut window, &dead, tile).await? => {
                 // An interrupted fold may have left it trimmed; that is the same work.
                 debug_assert!(part.as_ref().is_none_or(|part| part.low == tile.low));
-                at = folding.rewrite(&tiles, at).await?;
+                at = folding.rewrite(users, at).await?;
             }
-            part => {
+            _ => {
                 at += 1;
-                let bytes = part.as_ref().map_or(0, |part| work_bytes(&part.segment));
-                if context.throttle.spend(bytes) {
-                    context.throttle.pause().await;
-                }
+                folding.pass_over(tile).await;
+            }
+        }
+    }
+    let mut rewrite = false;
+    for tile in own.iter() {
+        rewrite |= touched(&mut window, &dead, tile).await?;
+    }
+    if own.iter().filter_map(|tile| tile.part.as_ref()).any(done) {
+        rewrite = false;
+    }
+    match own.last() {
+        Some(last) if rewrite => {
+            let high = last.high.clone();
+            folding.together = Some(Vec::new());
+            folding.rewrite(own, 0).await?;
+            let parts = folding.together.take().unwrap_or_default();
+            let change = Change::Parts { low: FullKey::least(), high, parts };
+            context.outbox.borrow_mut().push_back(change);
+        }
+        _ => {
+            for tile in own.iter() {
+                folding.pass_over(tile).await;
             }
         }
     }
@@ -79,16 +119,24 @@ pub(crate) async fn fold(context: Context, to: Commit, inputs: Vec<Source>, part
 /// The key space as tiles, in order.
 fn tiles_of(parts: &[Part]) -> Vec<Tile> {
     let mut tiles = Vec::new();
+    let users = FullKey { directory: DirectoryId::FIRST_FREE, key: Box::default() };
+    let gap = |tiles: &mut Vec<Tile>, mut low: FullKey, high: Option<FullKey>| {
+        if low < users && high.as_ref().is_none_or(|high| *high > users) {
+            let own = std::mem::replace(&mut low, users.clone());
+            tiles.push(Tile { low: own, high: Some(users.clone()), part: None });
+        }
+        tiles.push(Tile { low, high, part: None });
+    };
     let mut low = Some(FullKey::least());
     for part in parts {
         if let Some(low) = low.filter(|low| *low < part.low) {
-            tiles.push(Tile { low, high: Some(part.low.clone()), part: None });
+            gap(&mut tiles, low, Some(part.low.clone()));
         }
         tiles.push(Tile { low: part.low.clone(), high: part.high.clone(), part: Some(part.clone()) });
         low = part.high.clone();
     }
     if let Some(low) = low {
-        tiles.push(Tile { low, high: None, part: None });
+        gap(&mut tiles, low, None);
     }
     tiles
 }
@@ -105,7 +153,7 @@ async fn touched(window: &mut Merge, dead: &Dead, tile: &Tile) -> Result<bool> {
     let high = tile.high.as_ref().map(FullKey::borrowed);
     if let Some(part) = &tile.part {
         // What a fold has begun, it finishes.
-        if !part.whole || dead.touches(tile.low.borrowed(), high) {
+        if !part.whole || dead.touches(tile.low.directory, high) {
             return Ok(true);
         }
     }
@@ -122,17 +170,29 @@ struct Folding<'a> {
     rule: KeepRule,
     /// New parts so far: the number of the next.
     number: usize,
+    /// Parts that are to be installed together.
+    together: Option<Vec<Part>>,
 }
 
 impl Folding<'_> {
-    /// Rewrites tiles from `at` on, until a part ends at a tile's end. Answers the next tile.
-    async fn rewrite(&mut self, tiles: &[Tile], mut at: usize) -> Result<usize> {
+    /// Counts a tile that stays as it is.
+    async fn pass_over(&self, tile: &Tile) {
+        let bytes = tile.part.as_ref().map_or(0, |part| work_bytes(&part.segment));
+        if self.context.throttle.spend(bytes) {
+            self.context.throttle.pause().await;
+        }
+    }
+
+    /// Rewrites tiles from `at` on, until a part ends at a tile's end (where parts are installed together: to the
+    /// last of them). Answers the next tile.
+    async fn rewrite(&mut self, tiles: &mut [Tile], mut at: usize) -> Result<usize> {
         let mut sift = Sift::new(self.rule.clone(), true);
         let mut low = tiles[at].low.clone();
         let mut output = self.create().await?;
         loop {
+            let part = tiles[at].part.take();
             let tile = &tiles[at];
-            let part = tile.part.iter().map(|part| Source::Segment(part.segment.clone()));
+            let part = part.iter().map(|part| Source::Segment(part.segment.clone()));
             let sources: Vec<Source> = self.inputs.iter().cloned().chain(part).collect();
             let mut merge = merge_of(&sources);
             merge.seek(Place::Before(tile.low.directory, &tile.low.key)).await?;
@@ -162,7 +222,7 @@ impl Folding<'_> {
             }
             at += 1;
             let small = output.bytes() < self.context.part_bytes / SMALL_SHARE;
-            if at == tiles.len() || !small {
+            if at == tiles.len() || !(small || self.together.is_some()) {
                 self.install(output, low, tile.high.clone()).await?;
                 return Ok(at);
             }
@@ -191,7 +251,10 @@ impl Folding<'_> {
             let segment = output.finish().await?;
             vec![Part { low: low.clone(), high: high.clone(), segment, whole: true }]
         };
-        self.context.outbox.borrow_mut().push_back(Change::Parts { low, high, parts });
+        match &mut self.together {
+            Some(together) => together.extend(parts),
+            None => self.context.outbox.borrow_mut().push_back(Change::Parts { low, high, parts }),
+        }
         Ok(())
     }
 }

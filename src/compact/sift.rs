@@ -76,11 +76,17 @@ impl Sift {
 
     #[inline]
     fn keeps(&self, entry: &Entry<'_>, newer: Option<Commit>, dead: &Dead) -> bool {
-        if entry.directory == DirectoryId::DROPS {
-            // Needed until the bottom; and there, for as long as what was dropped can be read as of before.
-            return !(self.bottom && self.newest_only);
+        let drop = match entry.directory {
+            DirectoryId::DROPS => Some(entry.commit),
+            directory => dead.dropped(directory, entry.key).filter(|&drop| entry.commit <= drop),
+        };
+        if entry.directory < DirectoryId::FIRST_FREE {
+            // What tells of the dead goes with the last of them: at the bottom, when nothing from before the drop can
+            // be read any more. Until then all of it is needed, as it was.
+            let gone = |drop| self.bottom && !self.rule.keeps(Commit::ZERO, Some(drop));
+            return !drop.is_some_and(gone)
+                && (entry.directory == DirectoryId::DROPS || self.rule.keeps(entry.commit, newer));
         }
-        let drop = dead.dropped(entry.directory, entry.key).filter(|&drop| entry.commit <= drop);
         let hidden_from = match (newer, drop) {
             (Some(newer), Some(drop)) => Some(newer.min(drop)),
             (newer, drop) => newer.or(drop),

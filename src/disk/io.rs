@@ -21,6 +21,10 @@ enum Slot {
 }
 
 struct Inner {
+    /// Who is to be told that operations were queued outside of a turn.
+    driver: Option<Waker>,
+    /// A turn is under way: what is queued will be submitted by it.
+    in_turn: bool,
     disk: Box<dyn Disk>,
     slots: Slab<Slot>,
     completions: Vec<Completion>,
@@ -33,6 +37,14 @@ impl Inner {
         if let Ok(Outcome::Opened { file, .. }) = completion.result {
             let close = self.slots.insert(Slot::Abandoned);
             self.disk.start(close as u64, Op::Close { file });
+            self.announce();
+        }
+    }
+
+    /// Sees to it that what was queued is submitted soon.
+    fn announce(&self) {
+        if let Some(driver) = self.driver.as_ref().filter(|_| !self.in_turn) {
+            driver.wake_by_ref();
         }
     }
 }
@@ -46,7 +58,15 @@ pub struct Io {
 impl Io {
     /// Wraps a disk.
     pub fn new(disk: Box<dyn Disk>) -> Self {
-        Io { inner: Rc::new(RefCell::new(Inner { disk, slots: Slab::new(), completions: Vec::new() })) }
+        Io {
+            inner: Rc::new(RefCell::new(Inner {
+                driver: None,
+                in_turn: false,
+                disk,
+                slots: Slab::new(),
+                completions: Vec::new(),
+            })),
+        }
     }
 
     /// Queues an operation; it goes to the kernel with the next [`Io::pump`].
@@ -54,7 +74,18 @@ impl Io {
         let mut inner = self.inner.borrow_mut();
         let slot = inner.slots.insert(Slot::Waiting(None));
         inner.disk.start(slot as u64, op);
+        inner.announce();
         Ticket { io: self.clone(), slot: Some(slot) }
+    }
+
+    /// Sets who is woken when an operation is queued outside of a turn: it is to call [`Io::pump`].
+    pub(crate) fn set_driver(&self, waker: &Waker) {
+        self.inner.borrow_mut().driver = Some(waker.clone());
+    }
+
+    /// Says whether a turn is under way, which ends with a [`Io::pump`].
+    pub(crate) fn set_in_turn(&self, in_turn: bool) {
+        self.inner.borrow_mut().in_turn = in_turn;
     }
 
     /// Submits what is queued, collects what has completed and wakes its waiters. Answers how many completed.

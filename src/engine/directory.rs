@@ -3,7 +3,7 @@
 use super::scan::{RangeOf, Scan};
 use super::{CommitId, EngineInner};
 use crate::answer::Answer;
-use crate::batch::{Batch, check_key};
+use crate::batch::{Batch, check_key, check_keys};
 use crate::error::{Error, Result};
 use crate::path::Name;
 use crate::shard::request::{Action, At, Request};
@@ -128,6 +128,10 @@ impl Directory {
     /// [`Error::NoDirectory`] if it does not exist, [`Error::DirectoryExists`] if the new path does,
     /// [`Error::TwoRoots`] and [`Error::Invalid`] (a root itself, or into itself).
     pub fn rename(&self, to: &Directory) -> Answer<CommitId> {
+        if !Arc::ptr_eq(&self.engine, &to.engine) {
+            let error = Error::invalid(format!("rename to {:?}", to.path()), "a directory of another engine");
+            return Answer::ready(Err(error));
+        }
         if let Err(error) = check_rename(&self.name, &to.name) {
             return Answer::ready(Err(error));
         }
@@ -184,7 +188,7 @@ pub(crate) fn get_many<K: AsRef<[u8]>>(
     at: At,
 ) -> Answer<Vec<Option<Bytes>>> {
     let keys: Vec<Box<[u8]>> = keys.into_iter().map(|key| key.as_ref().into()).collect();
-    if let Some(error) = keys.iter().find_map(|key| check_key(key).err()) {
+    if let Err(error) = check_keys(&keys) {
         return Answer::ready(Err(error));
     }
     let name = name.clone();

@@ -361,7 +361,7 @@ impl Engine {
     ///     while let Some((_, value)) = scan.next().await? {
     ///         sum += value[0];
     ///     }
-    ///     quipu::Result::Ok(sum)
+    ///     Ok::<_, quipu::Error>(sum)
     /// });
     /// assert_eq!(sum.wait()??, 6);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -396,7 +396,7 @@ impl Engine {
             task: Box::new(move |local: Local| {
                 let local = local.of_engine(inner);
                 let spawner = local.clone();
-                // The closure runs in the task, too: where it panics, that ends the task and not the shard.
+                // The closure runs within the task, so that the runtime catches its panics too.
                 spawner.spawn(async move {
                     let result = task(local).await;
                     // Whoever asked may have stopped waiting.
@@ -501,7 +501,7 @@ impl EngineInner {
     }
 
     pub(crate) fn commit(&self, batch: Batch, durability: Option<Durability>) -> Answer<CommitId> {
-        let checked = batch.check().and_then(|()| match durability {
+        let checked = batch.check(self).and_then(|()| match durability {
             Some(Durability::Buffered { within }) => check_within(within),
             _ => Ok(()),
         });

@@ -251,6 +251,11 @@ impl Log {
         self.last
     }
 
+    /// The length of a file.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.options.file_bytes
+    }
+
     /// The last commit that was handed to the disk.
     pub(crate) fn started(&self) -> Commit {
         self.started

@@ -20,8 +20,6 @@ pub(crate) struct PageRequest {
     pub(crate) back: bool,
     /// At most this many entries.
     pub(crate) entries: usize,
-    /// Further pages may follow: keep the snapshot for them.
-    pub(crate) keep: bool,
 }
 
 /// A page that was read.
@@ -100,12 +98,7 @@ impl Pages {
     /// The page to read so that [`take`](Pages::take) can go on.
     pub(crate) fn next_page(&self, other: bool) -> PageRequest {
         let most = if self.started { PAGE_ENTRIES } else { FIRST_PAGE_ENTRIES };
-        PageRequest {
-            range: self.rest.clone(),
-            back: self.at_high_end(other),
-            entries: self.limit.min(most),
-            keep: self.limit > most,
-        }
+        PageRequest { range: self.rest.clone(), back: self.at_high_end(other), entries: self.limit.min(most) }
     }
 
     /// Takes in the page that was asked for.

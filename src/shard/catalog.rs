@@ -11,6 +11,7 @@ use crate::entry::DirectoryId;
 use crate::levels::Commit;
 use crate::path::{Name, hash_of};
 use hashbrown::HashTable;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The most paths cached on one shard; beyond, those not used lately go.
 pub(crate) const PATHS_CACHED_MAX: usize = 128 * 1024;
@@ -43,9 +44,16 @@ pub(crate) struct Catalog {
     epoch: u64,
 }
 
+/// An epoch that no catalog of this process has had, of whatever shard, engine or opening: names remember what
+/// they led to by epoch, and may outlive an opening.
+fn next_epoch() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 impl Default for Catalog {
     fn default() -> Self {
-        Catalog { table: HashTable::new(), epoch: 1 }
+        Catalog { table: HashTable::new(), epoch: next_epoch() }
     }
 }
 
@@ -104,7 +112,7 @@ impl Catalog {
 
     /// A rename or a drop: nothing known holds any longer.
     pub(crate) fn begin_epoch(&mut self) {
-        self.epoch += 1;
+        self.epoch = next_epoch();
     }
 
     /// How many paths are cached.

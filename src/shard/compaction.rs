@@ -217,14 +217,11 @@ impl Compaction {
         carries.chain(spills).collect()
     }
 
-    /// Whether something in flight takes a table out of memory.
+    /// Whether something in flight or due takes a table out of memory.
     fn takes(&self, table: &Table) -> bool {
-        self.jobs.iter().any(|job| job.task.span().covers(table.span()))
-    }
-
-    /// Whether something in flight works on commits within a span.
-    fn works_within(&self, span: Span) -> bool {
-        self.jobs.iter().any(|job| span.covers(job.task.span()))
+        let span = table.span();
+        let due = self.due.iter().any(|&carry| Task::Carry(carry).span().covers(span));
+        due || self.jobs.iter().any(|job| job.task.span().covers(span))
     }
 
     /// Whether something in flight works on a commit of a span.
@@ -248,6 +245,7 @@ impl State {
     fn log_beyond(&self, (share, of): (u64, u64)) -> bool {
         let usage = self.log.usage();
         usage.bytes_used > usage.bytes_cap / of * share
+            || usage.bytes_cap - usage.bytes_used.min(usage.bytes_cap) < self.log.file_bytes()
     }
 
     /// The bytes that a carry will merge.
@@ -269,14 +267,22 @@ impl Core {
         if self.state.borrow().poisoned.is_some() {
             return false;
         }
-        self.spill_under_pressure();
-        self.begin_due();
+        if self.may_begin() {
+            self.begin_due();
+            self.spill_under_pressure();
+        }
         let worked = self.slice(idle);
         let collected = self.collect();
         let installed = match self.install() {
             Ok(installed) => installed,
             Err(error) => {
                 self.give_up(error);
+                // What became of the edit is not known: until the shard is opened again, nothing may be written under
+                // a name that the manifest may hold by now.
+                let mut state = self.state.borrow_mut();
+                if state.installer.is_failed() {
+                    state.compaction.retry_at = None;
+                }
                 false
             }
         };
@@ -291,21 +297,21 @@ impl Core {
     fn spill_under_pressure(self: &Rc<Self>) {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        let waits = state.compaction.retry_at.is_some_and(|at| at > self.now());
-        if waits || state.compaction.jobs.iter().any(|job| matches!(job.task, Task::Spill { .. })) {
+        if state.compaction.jobs.iter().any(|job| matches!(job.task, Task::Spill { .. })) {
             return;
         }
         let log_short = state.log_beyond(LOG_SPILL);
         let memory_short = state.tip.active.memory() > self.config.memtable_bytes / LIVE_SHARE;
-        // A table that was frozen early waits for no carry: nothing else makes room for a commit that waits.
-        let at_rest = |table: &Rc<Table>| !state.compaction.takes(table);
-        let starved = state.starved && !state.queue.is_empty() && state.tip.view.tables().any(at_rest);
-        if log_short || memory_short || starved {
+        // A table that was frozen early waits for no carry, so nothing else takes it out of memory.
+        let early = state.tip.view.tables().find(|table| !state.compaction.takes(table)).cloned();
+        if let Some(table) = early {
+            return self.begin(state, Task::spill(table));
+        }
+        if log_short || memory_short {
             if state.tip.view.tables().next().is_none() {
                 state.tip.freeze_active();
             }
-            let resting = state.tip.view.tables().find(|table| !state.compaction.takes(table));
-            let oldest = resting.or(state.tip.view.tables().next()).cloned();
+            let oldest = state.tip.view.tables().next().cloned();
             if let Some(table) = oldest {
                 return self.begin(state, Task::spill(table));
             }
@@ -336,16 +342,23 @@ impl Core {
         (!closed && !state.compaction.touches(task.span())).then_some(task)
     }
 
+    /// Whether work may begin: not soon after a failure, not on top of what a carry that was given up may still
+    /// have installed, and not at all where the manifest is in doubt.
+    fn may_begin(&self) -> bool {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let Some(retry_at) = state.compaction.retry_at else { return state.compaction.stalled.is_none() };
+        let may = retry_at <= self.now() && !state.installer.is_busy();
+        if may {
+            state.compaction.recovered();
+        }
+        may
+    }
+
     /// Begins carries whose inputs are at rest.
     fn begin_due(self: &Rc<Self>) {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        if let Some(retry_at) = state.compaction.retry_at
-            && (retry_at > self.now() || state.installer.is_busy())
-        {
-            // Not on top of what a carry that was given up may still have installed.
-            return;
-        }
         let mut at = 0;
         while let Some(&carry) = state.compaction.due.get(at) {
             if self.try_begin(state, carry) {
@@ -360,7 +373,7 @@ impl Core {
     fn try_begin(self: &Rc<Self>, state: &mut State, carry: Carry) -> bool {
         let span = Task::Carry(carry).span();
         let earlier = |other: &Carry| *other != carry && span.covers(Task::Carry(*other).span());
-        if state.compaction.works_within(span) || state.compaction.due.iter().any(earlier) {
+        if state.compaction.touches(span) || state.compaction.due.iter().any(earlier) {
             return false;
         }
         let shape = &state.tip.schedule.shape;
@@ -405,9 +418,9 @@ impl Core {
             Task::Carry(carry @ Carry::Segment(window)) => {
                 (state.work_of(*carry), Box::pin(compact::carry::window(context, *window, inputs())))
             }
-            Task::Carry(carry @ Carry::Fold { to, .. }) => {
+            Task::Carry(carry @ Carry::Fold { from, to }) => {
                 let parts = state.tip.view.parts.clone();
-                (state.work_of(*carry), Box::pin(compact::fold::fold(context, *to, inputs(), parts)))
+                (state.work_of(*carry), Box::pin(compact::fold::fold(context, *from, *to, inputs(), parts)))
             }
             Task::Spill { inputs, tier } => {
                 let work = compact::carry::spill(context, span, *tier, inputs.clone());

@@ -110,8 +110,15 @@ pub(crate) fn start(
         let spawned = std::thread::Builder::new()
             .name(format!("quipu-shard-{shard}"))
             .spawn(move || run(setup, &opened))
-            .map_err(|error| Error::io("start the thread of", format!("shard {shard}"), error))?;
-        waiting.push((Thread { handle: spawned }, receiver));
+            .map_err(|error| Error::io("start the thread of", format!("shard {shard}"), error));
+        match spawned {
+            Ok(handle) => waiting.push((Thread { handle }, receiver)),
+            Err(error) => {
+                // Those that were started are told to close.
+                mailboxes.iter().for_each(|mailbox: &Arc<Mailbox>| mailbox.end());
+                return Err(error);
+            }
+        }
         mailboxes.push(mailbox);
     }
     let mut threads = Vec::new();

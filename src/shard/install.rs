@@ -11,7 +11,7 @@ use super::{Core, State};
 use crate::codec::{Reader, put_prefixed, put_varint};
 use crate::compact::Change;
 use crate::entry::DirectoryId;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::levels::{Aligned, Commit, History, Level, Retention, Span};
 use crate::manifest::{Edit, Manifest};
 use crate::segment::{Segment, SegmentMeta};
@@ -61,6 +61,11 @@ impl Installer {
         self.busy.is_some() || (!self.changes.is_empty() && !self.failed)
     }
 
+    /// Whether the manifest takes no edits any more, until it is opened again.
+    pub(crate) fn is_failed(&self) -> bool {
+        self.failed
+    }
+
     /// Adds a change behind those that wait.
     pub(crate) fn push(&mut self, change: Change) {
         self.changes.push_back(change);
@@ -86,6 +91,8 @@ impl Core {
                 state.installer.idle = Some(manifest);
                 if let Err(error) = result {
                     state.installer.changes.clear();
+                    let harmless = matches!(error, Error::NoSpace { .. } | Error::Invalid { .. });
+                    state.installer.failed = !harmless;
                     return Err(error);
                 }
                 state.show(next);
@@ -172,6 +179,7 @@ impl State {
         }
         let floor = self.tip.floor_of(&view);
         let schedule = self.tip.schedule_at(floor);
+        let floor = schedule.at;
         edit.facts.push((FACT_SCHEDULE, schedule.encode()));
         edit.facts.push((FACT_BASE, encode_base(view.base_end, base_bytes)));
         (edit, Next { view, gone, floor, base_bytes, done, spilled })

@@ -17,7 +17,7 @@ use std::future::Future;
 use std::ops::RangeBounds;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use tokio::sync::oneshot;
 
@@ -35,7 +35,7 @@ use tokio::sync::oneshot;
 /// let commits = engine.run_on(&users, async move |local: quipu::Local| {
 ///     let ada = local.put(&copy, "ada", "1815");
 ///     let grace = local.put(&copy, "grace", "1906"); // both share a log write
-///     quipu::Result::Ok((ada.await?, grace.await?))
+///     Ok::<_, quipu::Error>((ada.await?, grace.await?))
 /// });
 /// let (ada, grace) = commits.wait()??;
 /// assert_eq!(ada.number.0 + 1, grace.number.0);
@@ -78,16 +78,16 @@ impl Local {
     ///
     /// As [`Directory::put`], and [`Error::WrongShard`].
     pub fn put(&self, directory: &Directory, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> LocalCommit {
-        self.one(OpRef { name: directory.name(), key: key.as_ref(), value: Some(value.as_ref()) })
+        self.one(directory, OpRef { name: directory.name(), key: key.as_ref(), value: Some(value.as_ref()) })
     }
 
     /// Removes a key, as a commit of its own.
     pub fn delete(&self, directory: &Directory, key: impl AsRef<[u8]>) -> LocalCommit {
-        self.one(OpRef { name: directory.name(), key: key.as_ref(), value: None })
+        self.one(directory, OpRef { name: directory.name(), key: key.as_ref(), value: None })
     }
 
-    fn one(&self, op: OpRef<'_>) -> LocalCommit {
-        if let Err(error) = op.check().and_then(|()| self.check(op.name)) {
+    fn one(&self, directory: &Directory, op: OpRef<'_>) -> LocalCommit {
+        if let Err(error) = op.check().and_then(|()| self.check(directory)) {
             return LocalCommit::failed(error);
         }
         let durability = self.core.config.durability;
@@ -115,11 +115,11 @@ impl Local {
 
     /// Commits a batch with a durability of its own.
     pub fn commit_with(&self, batch: &Batch, durability: Durability) -> LocalCommit {
-        let checked = batch.check().and_then(|()| match durability {
+        let checked = batch.check(self.engine.as_ptr()).and_then(|()| match durability {
             Durability::Buffered { within } => check_within(within),
             Durability::Sync => Ok(()),
         });
-        let checked = checked.and_then(|()| batch.first_name().map_or(Ok(()), |name| self.check(name)));
+        let checked = checked.and_then(|()| batch.first_name().map_or(Ok(()), |name| self.check_shard(name)));
         if let Err(error) = checked {
             return LocalCommit::failed(error);
         }
@@ -162,7 +162,7 @@ impl Local {
     ///
     /// [`Error::Damaged`], [`Error::Io`], [`Error::WrongShard`].
     pub async fn get(&self, directory: &Directory, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
-        self.check(directory.name())?;
+        self.check(directory)?;
         crate::batch::check_key(key.as_ref())?;
         self.core.get(&self.core.frame(), directory.name(), key.as_ref()).await
     }
@@ -173,8 +173,8 @@ impl Local {
         directory: &Directory,
         keys: &[K],
     ) -> Result<Vec<Option<Bytes>>> {
-        self.check(directory.name())?;
-        keys.iter().try_for_each(|key| crate::batch::check_key(key.as_ref()))?;
+        self.check(directory)?;
+        crate::batch::check_keys(keys)?;
         self.core.get_many(&self.core.frame(), directory.name(), keys).await
     }
 
@@ -217,7 +217,7 @@ impl Local {
 
     /// Whether a directory exists.
     pub async fn exists(&self, directory: &Directory) -> Result<bool> {
-        self.check(directory.name())?;
+        self.check(directory)?;
         Ok(self.core.directory_at(&self.core.frame(), directory.path()).await?.is_some())
     }
 
@@ -237,7 +237,16 @@ impl Local {
         self.core.spawn(Box::pin(task));
     }
 
-    fn check(&self, name: &Name) -> Result<()> {
+    /// Refuses directories of another engine, and of other shards.
+    fn check(&self, directory: &Directory) -> Result<()> {
+        if Arc::as_ptr(directory.engine()) != self.engine.as_ptr() {
+            let why = "a handle of another engine, or of an earlier opening";
+            return Err(Error::invalid(format!("directory {:?}", directory.path()), why));
+        }
+        self.check_shard(directory.name())
+    }
+
+    fn check_shard(&self, name: &Name) -> Result<()> {
         if name.shard() == self.shard() {
             return Ok(());
         }
@@ -337,7 +346,7 @@ impl LocalSnapshot {
 
     /// The value of a key. Errors as [`Local::get`].
     pub async fn get(&self, directory: &Directory, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
-        self.local.check(directory.name())?;
+        self.local.check(directory)?;
         crate::batch::check_key(key.as_ref())?;
         self.local.core.get(&self.frame, directory.name(), key.as_ref()).await
     }
@@ -348,8 +357,8 @@ impl LocalSnapshot {
         directory: &Directory,
         keys: &[K],
     ) -> Result<Vec<Option<Bytes>>> {
-        self.local.check(directory.name())?;
-        keys.iter().try_for_each(|key| crate::batch::check_key(key.as_ref()))?;
+        self.local.check(directory)?;
+        crate::batch::check_keys(keys)?;
         self.local.core.get_many(&self.frame, directory.name(), keys).await
     }
 
@@ -374,12 +383,12 @@ impl LocalSnapshot {
 
     /// Whether a directory existed.
     pub async fn exists(&self, directory: &Directory) -> Result<bool> {
-        self.local.check(directory.name())?;
+        self.local.check(directory)?;
         Ok(self.local.core.directory_at(&self.frame, directory.path()).await?.is_some())
     }
 
     fn scan(self, directory: &Directory, range: RangeOf) -> Result<LocalScan> {
-        self.local.check(directory.name())?;
+        self.local.check(directory)?;
         range.check()?;
         Ok(LocalScan { snapshot: self, name: directory.name().clone(), pages: Pages::new(range) })
     }

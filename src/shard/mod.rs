@@ -113,8 +113,6 @@ pub(crate) struct State {
     pub(crate) waiters: Waiters,
     /// A commit up to which the log is to be written without delay.
     pub(crate) urgent: Commit,
-    /// The commit that was looked at last has to wait for memory.
-    pub(crate) starved: bool,
     /// When the oldest buffered commit must be on its way, in the disk's nanoseconds.
     pub(crate) write_by: Option<u64>,
     /// Commits staged when the last turn looked.
@@ -196,6 +194,7 @@ impl Core {
         let mut driver = self.driver.borrow_mut();
         if !driver.as_ref().is_some_and(|known| known.will_wake(waker)) {
             *driver = Some(waker.clone());
+            self.io.set_driver(waker);
         }
     }
 
@@ -229,6 +228,13 @@ impl Core {
 
     /// One turn; see the module's text.
     pub(crate) fn turn(self: &Rc<Self>) -> Turn {
+        self.io.set_in_turn(true);
+        let turn = self.turn_inner();
+        self.io.set_in_turn(false);
+        turn
+    }
+
+    fn turn_inner(self: &Rc<Self>) -> Turn {
         self.kicked.set(false);
         let completed = self.io.pump();
         self.now.set(self.io.now());
@@ -237,14 +243,14 @@ impl Core {
         let wrote = self.write_log();
         let active = completed > 0 || sequenced > 0 || wrote || self.staged_moves();
         let compacted = self.compact(!active);
-        self.tasks.poll();
+        let woken = self.tasks.poll();
         if self.state.borrow().closing.is_some() && self.try_close() {
             return Turn::Closed;
         }
         let late = self.io.pump();
         let took = self.io.now().saturating_sub(self.now());
         self.state.borrow_mut().stages.turn.saturating_record(took.max(1));
-        if active || compacted || late > 0 || self.kicked.get() {
+        if active || compacted || woken || late > 0 || self.kicked.get() {
             Turn::Busy
         } else {
             Turn::Idle(self.next_deadline())
@@ -337,7 +343,9 @@ impl Core {
         let state = self.state.borrow();
         let staged = state.log.staged().0 > 0;
         let write = state.write_by.filter(|_| staged && state.poisoned.is_none());
-        [write, state.compaction.retry_at()].into_iter().flatten().min()
+        // What is past already waits for something else: an operation to complete, a file to be made ready.
+        let retry = state.compaction.retry_at().filter(|_| state.poisoned.is_none());
+        [write, retry].into_iter().flatten().filter(|&at| at > self.now()).min()
     }
 
     /// Works towards the end once it was asked for. Answers whether it is reached.
@@ -356,7 +364,7 @@ impl Core {
             return false;
         }
         let drained = state.log.staged().0 == 0 && state.log.in_flight() == 0;
-        if (!drained && state.poisoned.is_none()) || state.installer.is_busy() {
+        if state.poisoned.is_none() && (!drained || state.installer.is_busy() || self.tasks.len() > 0) {
             return false;
         }
         state.closed = true;

@@ -12,22 +12,24 @@
 use super::compaction::Compaction;
 use super::install::{
     FACT_BASE, FACT_HISTORY, FACT_SCHEDULE, Installer, decode_base, decode_history, decode_role,
-    encode_history,
+    encode_history, encode_role,
 };
 use super::schedule::Schedule;
 use super::tip::Tip;
 use super::waiters::Waiters;
 use super::{Config, Core, State};
 use crate::cache::BlockCache;
+use crate::compact::{self, Change, Context, Throttle};
 use crate::disk::Op;
 use crate::disk::io::Io;
 use crate::engine::ShardRecovery;
 use crate::error::{Error, Result};
-use crate::levels::{Commit, History, Retention, Span};
+use crate::levels::{Commit, History, Level, Retention, Span};
 use crate::log::{Identity, Log, LogOptions};
 use crate::manifest::{Edit, Manifest};
 use crate::segment::Segment;
 use crate::stats::Stages;
+use crate::table::Table;
 use crate::view::{Kind, Part, Source, View};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -93,7 +95,7 @@ impl Core {
                 }
             }
         };
-        let log = Log::recover(&io, log, identity, floor, &mut apply).await?;
+        let mut log = Log::recover(&io, log, identity, floor, &mut apply).await?;
         let newest = tip.view.sources.iter().map(|source| source.span().last).max().unwrap_or(base_end);
         if newest > tip.schedule.at {
             let at = tip.schedule.at;
@@ -103,19 +105,12 @@ impl Core {
         check_contiguous(&tip)?;
         let log_bytes = log.usage().bytes_used;
 
-        // A change of retention holds from here on.
-        let change = retention.filter(|to| *to != history.retention);
-        if let Some(to) = change {
-            history = history.change(to, tip.schedule.at);
-        }
-        if change.is_some() || fact(FACT_HISTORY).is_none() {
+        if let Some(to) = retention.filter(|to| *to != history.retention) {
+            change_retention(&io, &cache, &config, &mut tip, &mut history, to, &mut manifest).await?;
+            log.release(tip.schedule.at);
+        } else if fact(FACT_HISTORY).is_none() {
             let facts = vec![(FACT_HISTORY, encode_history(&history))];
             manifest.apply(Edit { facts, ..Edit::default() }).await?;
-        }
-        if change.is_some() {
-            let has_base = history.retention.has_base();
-            let at = tip.schedule.at;
-            tip.schedule.shape = tip.schedule.shape.change(at, has_base, config.fixed.base_ratio);
         }
 
         let durable = tip.schedule.at;
@@ -129,7 +124,6 @@ impl Core {
             barriers: Vec::new(),
             waiters: Waiters::new(durable),
             urgent: durable,
-            starved: false,
             write_by: None,
             staged_before: 0,
             compaction: Compaction::new(),
@@ -180,6 +174,60 @@ impl Core {
     }
 }
 
+/// Changes the retention, from the newest commit on.
+///
+/// The schedule changes with it, and a replay must not have to know at which commit. So all tables are spilled first:
+/// then the floor is the newest commit, and the log before it is never needed again. One edit of the manifest makes
+/// the spills, the new schedule and the new history durable together.
+async fn change_retention(
+    io: &Io,
+    cache: &Rc<BlockCache>,
+    config: &Config,
+    tip: &mut Tip,
+    history: &mut History,
+    to: Retention,
+    manifest: &mut Manifest,
+) -> Result<()> {
+    tip.freeze_active();
+    let throttle = Rc::new(Throttle::default());
+    throttle.grant(u64::MAX);
+    let context = Context {
+        io: io.clone(),
+        cache: cache.clone(),
+        shard: config.shard,
+        divisor: config.divisor,
+        segments: config.segments,
+        part_bytes: config.fixed.part_bytes,
+        history: history.clone(),
+        throttle,
+        outbox: Rc::default(),
+        written: Rc::default(),
+    };
+    let tables: Vec<Rc<Table>> = tip.view.tables().cloned().collect();
+    for table in tables {
+        let span = table.span();
+        compact::carry::spill(context.clone(), span, Level(0), vec![Source::Table(table)]).await?;
+    }
+    let mut view = View::clone(&tip.view);
+    let mut edit = Edit::default();
+    for change in context.outbox.take() {
+        let Change::Spill { segment, span } = change else { continue };
+        view.take_within(span);
+        edit.add.push((segment.name().to_string(), encode_role(Kind::Spill, None, &segment)));
+        view.insert(Source::Segment(segment));
+    }
+    let mut schedule = tip.schedule;
+    schedule.shape = schedule.shape.change(schedule.at, to.has_base(), config.fixed.base_ratio);
+    let changed = history.change(to, schedule.at);
+    edit.facts.push((FACT_SCHEDULE, schedule.encode()));
+    edit.facts.push((FACT_HISTORY, encode_history(&changed)));
+    manifest.apply(edit).await?;
+    *history = changed;
+    let bytes_in = tip.bytes_in;
+    *tip = Tip { bytes_in, ..Tip::new(schedule, view, tip.base_bytes) };
+    Ok(())
+}
+
 /// Checks that every commit is somewhere, and in one place only.
 fn check_contiguous(tip: &Tip) -> Result<()> {
     let mut end = tip.view.base_end;
@@ -226,10 +274,6 @@ async fn remove_orphans(io: &Io, segments: &BTreeMap<String, Vec<u8>>) -> Result
         .filter(|name| ours(name) && !segments.contains_key(*name))
         .cloned()
         .collect();
-    for name in &orphans {
-        let removed = io.run(Op::Remove { name: name.clone() }).await;
-        removed.map_err(|error| Error::io("remove", name, error))?;
-    }
     // A file that the manifest knows must be there, and whole.
     let lengths: BTreeMap<&String, u64> = listed.iter().map(|(name, bytes)| (name, *bytes)).collect();
     for (name, bytes) in segments {
@@ -245,6 +289,10 @@ async fn remove_orphans(io: &Io, segments: &BTreeMap<String, Vec<u8>>) -> Result
             }
             Some(_) => {}
         }
+    }
+    for name in &orphans {
+        let removed = io.run(Op::Remove { name: name.clone() }).await;
+        removed.map_err(|error| Error::io("remove", name, error))?;
     }
     Ok(orphans.len())
 }

@@ -19,10 +19,11 @@ use crate::engine::CommitId;
 use crate::entry::DirectoryId;
 use crate::error::{Error, Result};
 use crate::levels::Commit;
+use crate::limits;
 use crate::options::Durability;
 use crate::path::{Name, hash_of, split};
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::task::Waker;
 
@@ -30,6 +31,8 @@ use std::task::Waker;
 const COMMITS_PER_TURN: usize = 1024;
 /// How far behind the front of the queue paths are resolved ahead.
 const RESOLVE_AHEAD: usize = 64;
+/// How often a commit's paths are resolved anew: once is enough, unless they do not fit in the cache together.
+const ATTEMPTS_MAX: u32 = 4;
 /// A directory that a commit makes counts at most this many bytes beyond its name.
 const DIRECTORY_BYTES: usize = 64;
 
@@ -106,9 +109,18 @@ pub(crate) enum Verdict {
     Refused(Error),
 }
 
-/// A directory to make: its name under its parent, and its path.
-struct Make {
-    path: String,
+/// The directories that a commit makes, by their paths: each after the one above it.
+#[derive(Default)]
+struct Makes {
+    paths: Vec<String>,
+    planned: HashSet<String>,
+}
+
+impl Makes {
+    /// What their catalog entries count in a record, at most.
+    fn bytes(&self) -> usize {
+        self.paths.iter().map(|path| path.len() + DIRECTORY_BYTES).sum()
+    }
 }
 
 impl Core {
@@ -118,7 +130,7 @@ impl Core {
         ops: impl Iterator<Item = OpRef<'a>> + Clone,
         durability: Durability,
     ) -> Verdict {
-        loop {
+        for _ in 0..ATTEMPTS_MAX {
             let verdict = {
                 let mut state = self.state.borrow_mut();
                 if let Some(error) = state.refusal() {
@@ -134,7 +146,7 @@ impl Core {
                     self.kick();
                     return Verdict::Sequenced(commit);
                 }
-                Verdict::Unresolved(name) => match self.resolve_now(&name) {
+                Verdict::Unresolved(_) => match self.resolve_all_now(ops.clone().map(|op| op.name)) {
                     Some(Ok(())) => continue,
                     Some(Err(error)) => return Verdict::Refused(error),
                     None => return Verdict::Wait,
@@ -142,6 +154,23 @@ impl Core {
                 other => return other,
             }
         }
+        Verdict::Refused(too_many_paths())
+    }
+
+    /// Makes the cache know the paths of a batch, if that takes no wait for the disk. `None` where it does.
+    fn resolve_all_now<'a>(&self, names: impl Iterator<Item = &'a Name>) -> Option<Result<()>> {
+        let mut last: Option<&Name> = None;
+        for name in names {
+            if last.is_some_and(|last| last.same(name)) {
+                continue;
+            }
+            last = Some(name);
+            match self.resolve_now(name) {
+                Some(Ok(())) => {}
+                other => return other,
+            }
+        }
+        Some(Ok(()))
     }
 
     /// Queues a commit behind those that wait.
@@ -179,6 +208,7 @@ impl Core {
 
     fn sequence_some(self: &Rc<Self>) -> usize {
         let mut count = 0;
+        let mut attempts = 0;
         while count < COMMITS_PER_TURN {
             let now = self.now();
             let mut guard = self.state.borrow_mut();
@@ -192,7 +222,7 @@ impl Core {
             };
             match verdict {
                 Verdict::Sequenced(commit) => {
-                    count += 1;
+                    (count, attempts) = (count + 1, 0);
                     state.stages.sequenced.saturating_record(now.saturating_sub(arrived).max(1));
                     let id = CommitId { shard: self.config.shard, number: commit };
                     match (durability, reply) {
@@ -201,8 +231,11 @@ impl Core {
                         (Durability::Sync, Reply::Task(slot)) => slot.set(Sequenced::At(commit)),
                     }
                 }
-                Verdict::Refused(error) => reply.send(Err(error)),
-                Verdict::Wait => match state.stuck(&self.config, action.bytes()) {
+                Verdict::Refused(error) => {
+                    attempts = 0;
+                    reply.send(Err(error));
+                }
+                Verdict::Wait => match state.stuck(&self.config, action.bytes(), now) {
                     Some(error) => reply.send(Err(error)),
                     None => {
                         let queued = Queued { action, durability, reply, arrived, resolving, permits };
@@ -220,10 +253,18 @@ impl Core {
                     if under_way {
                         break;
                     }
-                    match failed.map_or_else(|| self.resolve_now(&name), |error| Some(Err(error))) {
+                    attempts += 1;
+                    let resolved = match failed {
+                        Some(error) => Some(Err(error)),
+                        None if attempts > ATTEMPTS_MAX => Some(Err(too_many_paths())),
+                        None => self.resolve_front_now(&name),
+                    };
+                    match resolved {
                         Some(Ok(())) => {}
                         Some(Err(error)) => {
-                            if let Some(queued) = self.state.borrow_mut().queue.pop_front() {
+                            attempts = 0;
+                            let front = self.state.borrow_mut().queue.pop_front();
+                            if let Some(queued) = front {
                                 queued.reply.send(Err(error));
                             }
                         }
@@ -236,6 +277,16 @@ impl Core {
             }
         }
         count
+    }
+
+    /// Makes the cache know the paths of the commit at the front of the queue, if that takes no wait.
+    fn resolve_front_now(&self, name: &Name) -> Option<Result<()>> {
+        let names: Vec<Name> = match self.state.borrow().queue.front().map(|queued| &queued.action) {
+            Some(Action::Batch(batch)) => batch.names().cloned().collect(),
+            Some(Action::Rename { from, to }) => vec![from.clone(), to.clone()],
+            _ => vec![name.clone()],
+        };
+        self.resolve_all_now(names.iter())
     }
 
     /// Starts resolving the paths of the commits at the front of the queue.
@@ -260,6 +311,11 @@ impl Core {
     }
 }
 
+/// A commit over more paths than can be known at a time.
+fn too_many_paths() -> Error {
+    Error::TooMany { what: "paths in a batch", limit: super::catalog::PATHS_CACHED_MAX }
+}
+
 impl State {
     /// Why commits are refused, if they are.
     pub(crate) fn refusal(&self) -> Option<Error> {
@@ -278,11 +334,13 @@ impl State {
     }
 
     /// Why the commit at the front will wait until someone does something about it, if that is so.
-    fn stuck(&mut self, config: &Config, bytes: usize) -> Option<Error> {
+    fn stuck(&mut self, config: &Config, bytes: usize, now: u64) -> Option<Error> {
         let log_full = !self.log.room_for(bytes) && self.log.staged().0 == 0 && self.log.in_flight() == 0;
         let held_up =
             log_full || !self.compaction.admits(self.tip.next()) || !self.memory_admits(config, bytes);
-        if let Some(error) = self.compaction.stalled().filter(|_| held_up) {
+        // Once it is tried again, the commit waits for what comes of that.
+        let stands = held_up && self.compaction.retry_at().is_none_or(|at| at > now);
+        if let Some(error) = self.compaction.stalled().filter(|_| stands) {
             return Some(error.clone());
         }
         if !log_full || self.compaction.is_busy() || self.installer.is_busy() {
@@ -297,7 +355,7 @@ impl State {
     }
 
     /// Whether a commit of `bytes` can be sequenced now.
-    fn admits(&mut self, config: &Config, bytes: usize) -> Result<bool> {
+    fn admits(&self, config: &Config, bytes: usize) -> Result<bool> {
         if let Some(error) = &self.poisoned {
             return Err(error.clone());
         }
@@ -310,8 +368,7 @@ impl State {
         if next >= Commit::MAX {
             return Err(Error::TooMany { what: "commits of a shard", limit: Commit::MAX.0 as usize });
         }
-        self.starved = !self.memory_admits(config, bytes);
-        Ok(self.log.room_for(bytes) && self.compaction.admits(next) && !self.starved)
+        Ok(self.log.room_for(bytes) && self.compaction.admits(next) && self.memory_admits(config, bytes))
     }
 
     /// Tries to sequence puts and deletes.
@@ -326,7 +383,7 @@ impl State {
         let mut ids = std::mem::take(&mut self.ids);
         ids.clear();
         let mut bytes = 0;
-        let mut makes: Vec<Make> = Vec::new();
+        let mut makes = Makes::default();
         let mut last: Option<(&Name, Option<DirectoryId>)> = None;
         for op in ops.clone() {
             bytes += op.bytes();
@@ -339,6 +396,12 @@ impl State {
                             self.ids = ids;
                             return Verdict::Unresolved(op.name.clone());
                         }
+                        if makes.paths.len() > limits::DIRECTORIES_PER_COMMIT_MAX {
+                            self.ids = ids;
+                            let most = limits::DIRECTORIES_PER_COMMIT_MAX;
+                            let why = format!("makes more than {most} directories; split it");
+                            return Verdict::Refused(Error::invalid("batch", why));
+                        }
                         None
                     }
                     Known::Unknown => {
@@ -350,7 +413,7 @@ impl State {
             last = Some((op.name, id));
             ids.push(id);
         }
-        bytes += makes.iter().map(|make| make.path.len() + DIRECTORY_BYTES).sum::<usize>();
+        bytes += makes.bytes();
 
         // 2. Make room.
         let verdict = match self.admits(config, bytes) {
@@ -410,14 +473,14 @@ impl State {
         let Known::Is(old_parent) = self.catalog.look(from_parent, hash_of(from_parent)) else {
             return Verdict::Unresolved(from.clone());
         };
-        let mut makes = Vec::new();
+        let mut makes = Makes::default();
         let new_parent = match self.catalog.look(to_parent, hash_of(to_parent)) {
             Known::Is(id) => Some(id),
             Known::Absent if self.plan_makes(to_parent, &mut makes).is_some() => None,
             _ => return Verdict::Unresolved(to.clone()),
         };
         match self
-            .admits(config, from.path().len() + 2 * to.path().len() + (makes.len() + 2) * DIRECTORY_BYTES)
+            .admits(config, from.path().len() + 2 * to.path().len() + makes.bytes() + 2 * DIRECTORY_BYTES)
         {
             Ok(true) => {}
             Ok(false) => return Verdict::Wait,
@@ -467,33 +530,32 @@ impl State {
 
     /// Notes the directories to make so that `path` exists, topmost first. `None` where the cache does not know
     /// how much of the path exists.
-    fn plan_makes(&mut self, path: &str, makes: &mut Vec<Make>) -> Option<()> {
-        let first = makes.len();
+    fn plan_makes(&mut self, path: &str, makes: &mut Makes) -> Option<()> {
+        let mut absent = Vec::new();
         let mut rest = Some(path);
-        while let Some(path) = rest {
-            if makes.iter().any(|make| make.path == path) {
-                break;
-            }
+        while let Some(path) = rest.filter(|path| !makes.planned.contains(*path)) {
             match self.catalog.look(path, hash_of(path)) {
                 Known::Is(_) => break,
-                Known::Absent => makes.insert(first, Make { path: path.to_string() }),
-                Known::Unknown => {
-                    makes.truncate(first);
-                    return None;
-                }
+                Known::Absent => absent.push(path),
+                Known::Unknown => return None,
             }
             rest = split(path).0;
+        }
+        for path in absent.into_iter().rev() {
+            makes.planned.insert(path.to_string());
+            makes.paths.push(path.to_string());
         }
         Some(())
     }
 
     /// Adds the catalog entries of directories to the record, and binds their paths.
-    fn make(&mut self, commit: Commit, makes: &[Make], record: &mut Vec<u8>) -> HashMap<String, DirectoryId> {
+    fn make(&mut self, commit: Commit, makes: &Makes, record: &mut Vec<u8>) -> HashMap<String, DirectoryId> {
         let mut made: HashMap<String, DirectoryId> = HashMap::new();
         // The parents that exist, looked up before binding anything can make the cache forget them.
         let parents: Vec<Option<u64>> = makes
+            .paths
             .iter()
-            .map(|make| match split(&make.path).0 {
+            .map(|path| match split(path).0 {
                 None => Some(TOP),
                 Some(parent) => match self.catalog.look(parent, hash_of(parent)) {
                     Known::Is(id) => Some(id.0),
@@ -501,15 +563,16 @@ impl State {
                 },
             })
             .collect();
-        for (index, (make, parent)) in makes.iter().zip(parents).enumerate() {
+        for (index, (path, parent)) in makes.paths.iter().zip(parents).enumerate() {
+            // There are at most `DIRECTORIES_PER_COMMIT_MAX`, which fits in 16 bits.
             let id = DirectoryId(commit.0 << 16 | index as u64);
-            let (parent_path, name) = split(&make.path);
+            let (parent_path, name) = split(path);
             let above = parent.or_else(|| Some(made.get(parent_path?)?.0));
             // Planned topmost first, so what is above exists or was made just now.
             debug_assert!(above.is_some(), "a directory is made after its parent");
             let key = Core::catalog_key(above.unwrap_or(TOP), name);
             record::put_op(record, DirectoryId::CATALOG, &key, Some(&id.0.to_be_bytes()));
-            made.insert(make.path.clone(), id);
+            made.insert(path.clone(), id);
         }
         for (path, id) in &made {
             self.catalog.bind(path, Some(*id), commit);

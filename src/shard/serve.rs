@@ -103,7 +103,8 @@ impl Core {
                 let mailbox = mailbox.clone();
                 self.read(at, reply, permits, move |core, frame| async move {
                     let mut read = core.page(&frame, &name, &page).await?;
-                    if read.more && page.keep && matches!(at, At::Newest) {
+                    // Whoever scans may go on from either end, whatever the limit.
+                    if read.more && matches!(at, At::Newest) {
                         let commit = frame.commit;
                         let snapshot = core.snapshots.borrow_mut().open(frame)?;
                         read.opened = Some(Opened { snapshot, commit, mailbox });

@@ -5,7 +5,9 @@ use futures_util::stream::FuturesUnordered;
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -15,6 +17,19 @@ pub(crate) struct Tasks {
     running: RefCell<FuturesUnordered<Task>>,
     /// Added while tasks were being polled.
     added: RefCell<Vec<Task>>,
+    woken: Arc<Woken>,
+}
+
+/// A waker that leaves a note. Atomic because wakers are; only the shard's thread uses it.
+#[derive(Default)]
+struct Woken {
+    flag: AtomicBool,
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.flag.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Tasks {
@@ -28,19 +43,27 @@ impl Tasks {
         }
     }
 
-    /// Polls the tasks that can go on. Their wakers are woken when the disk's operations complete, which
-    /// happens within a turn, before this.
-    pub(crate) fn poll(&self) {
+    /// Polls the tasks that can go on. Answers whether some can go on at once: they woke themselves or each
+    /// other, or there are too many for one turn. (Most are woken when the disk's operations complete, which happens
+    /// within a turn, before this.)
+    pub(crate) fn poll(&self) -> bool {
         let mut running = self.running.borrow_mut();
+        let waker = Waker::from(self.woken.clone());
+        self.woken.flag.store(false, Ordering::Relaxed);
         loop {
             running.extend(self.added.take());
-            let mut cx = Context::from_waker(Waker::noop());
-            match Pin::new(&mut *running).poll_next(&mut cx) {
+            match Pin::new(&mut *running).poll_next(&mut Context::from_waker(&waker)) {
                 Poll::Ready(Some(())) => {}
-                Poll::Ready(None) | Poll::Pending if self.added.borrow().is_empty() => return,
+                Poll::Ready(None) | Poll::Pending if self.added.borrow().is_empty() => break,
                 _ => {}
             }
         }
+        self.woken.flag.load(Ordering::Relaxed)
+    }
+
+    /// How many tasks there are.
+    pub(crate) fn len(&self) -> usize {
+        self.running.borrow().len() + self.added.borrow().len()
     }
 
     /// Drops all tasks.

@@ -101,9 +101,16 @@ impl Tip {
         view.tables().next().unwrap_or(&self.active).span().after
     }
 
-    /// The schedule as it stood at a floor.
+    /// The schedule as it stood at a floor. Were it not noted there, an older one would do: the log is replayed
+    /// from the commit that it names.
     pub(crate) fn schedule_at(&self, floor: Commit) -> &Schedule {
-        self.starts.iter().find(|start| start.at == floor).unwrap_or(&self.schedule)
+        let start = self.starts.iter().rev().find(|start| start.at <= floor);
+        debug_assert_eq!(
+            start.map(|start| start.at),
+            Some(floor),
+            "a table begins where a schedule was noted"
+        );
+        start.or(self.starts.front()).unwrap_or(&self.schedule)
     }
 
     /// Replaces the view. Tables that froze since `view` was made are newer than all in it, and stay.

@@ -1,0 +1,449 @@
+//! Reads: whatever is committed, compacted or folded meanwhile, a read sees one commit's state, whole.
+
+mod common;
+
+use common::*;
+use quipu::disk::SimulatedFolder;
+use quipu::disk::simulated::SplitMix64;
+use quipu::levels::Commit;
+use quipu::simulation::SimulatedShard;
+use quipu::{Bytes, Directory, Engine, Error, Local, LocalScan, LocalSnapshot, Retention, Scan, Snapshot};
+use std::collections::VecDeque;
+use std::ops::Bound;
+
+/// A way to read.
+enum View {
+    Newest(Local),
+    Snapshot(LocalSnapshot),
+    RemoteNewest(Engine),
+    RemoteSnapshot(Snapshot),
+}
+
+enum Scanning {
+    Local(LocalScan),
+    Remote(Scan),
+}
+
+impl Scanning {
+    fn limit(self, entries: usize) -> Self {
+        match self {
+            Scanning::Local(scan) => Scanning::Local(scan.limit(entries)),
+            Scanning::Remote(scan) => Scanning::Remote(scan.limit(entries)),
+        }
+    }
+
+    fn reverse(self) -> Self {
+        match self {
+            Scanning::Local(scan) => Scanning::Local(scan.reverse()),
+            Scanning::Remote(scan) => Scanning::Remote(scan.reverse()),
+        }
+    }
+
+    async fn step(&mut self, back: bool) -> quipu::Result<Option<(Bytes, Bytes)>> {
+        match (self, back) {
+            (Scanning::Local(scan), false) => scan.next().await,
+            (Scanning::Local(scan), true) => scan.next_back().await,
+            (Scanning::Remote(scan), false) => scan.next().await,
+            (Scanning::Remote(scan), true) => scan.next_back().await,
+        }
+    }
+}
+
+type Range = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+
+impl View {
+    async fn get(&self, directory: &Directory, key: &[u8]) -> Option<Bytes> {
+        match self {
+            View::Newest(local) => local.get(directory, key).await,
+            View::Snapshot(snapshot) => snapshot.get(directory, key).await,
+            View::RemoteNewest(_) => directory.get(key).await,
+            View::RemoteSnapshot(snapshot) => snapshot.get(directory, key).await,
+        }
+        .unwrap()
+    }
+
+    async fn get_many(&self, directory: &Directory, keys: &[Vec<u8>]) -> Vec<Option<Bytes>> {
+        match self {
+            View::Newest(local) => local.get_many(directory, keys).await,
+            View::Snapshot(snapshot) => snapshot.get_many(directory, keys).await,
+            View::RemoteNewest(_) => directory.get_many(keys).await,
+            View::RemoteSnapshot(snapshot) => snapshot.get_many(directory, keys).await,
+        }
+        .unwrap()
+    }
+
+    async fn exists(&self, directory: &Directory) -> bool {
+        match self {
+            View::Newest(local) => local.exists(directory).await,
+            View::Snapshot(snapshot) => snapshot.exists(directory).await,
+            View::RemoteNewest(_) => directory.exists().await,
+            View::RemoteSnapshot(snapshot) => snapshot.exists(directory).await,
+        }
+        .unwrap()
+    }
+
+    fn range(&self, directory: &Directory, range: Range) -> quipu::Result<Scanning> {
+        Ok(match self {
+            View::Newest(local) => Scanning::Local(local.range(directory, range)?),
+            View::Snapshot(snapshot) => Scanning::Local(snapshot.range(directory, range)?),
+            View::RemoteNewest(_) => Scanning::Remote(directory.range(range)),
+            View::RemoteSnapshot(snapshot) => Scanning::Remote(snapshot.range(directory, range)?),
+        })
+    }
+
+    fn prefix(&self, directory: &Directory, prefix: &[u8]) -> Scanning {
+        match self {
+            View::Newest(local) => Scanning::Local(local.prefix(directory, prefix).unwrap()),
+            View::Snapshot(snapshot) => Scanning::Local(snapshot.prefix(directory, prefix).unwrap()),
+            View::RemoteNewest(_) => Scanning::Remote(directory.prefix(prefix)),
+            View::RemoteSnapshot(snapshot) => Scanning::Remote(snapshot.prefix(directory, prefix).unwrap()),
+        }
+    }
+}
+
+fn bound(random: &mut SplitMix64, keys: u64) -> Bound<Vec<u8>> {
+    let mut key = key(random, keys);
+    if random.chance(20) {
+        key.pop();
+    }
+    match random.below(4) {
+        0 => Bound::Unbounded,
+        1 => Bound::Excluded(key),
+        _ => Bound::Included(key),
+    }
+}
+
+fn is_reversed(range: &Range) -> bool {
+    match range {
+        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
+        (Bound::Included(low) | Bound::Excluded(low), Bound::Included(high) | Bound::Excluded(high)) => {
+            low > high
+        }
+    }
+}
+
+fn within(range: &Range, key: &[u8]) -> bool {
+    (match &range.0 {
+        Bound::Included(low) => key >= &low[..],
+        Bound::Excluded(low) => key > &low[..],
+        Bound::Unbounded => true,
+    }) && (match &range.1 {
+        Bound::Included(high) => key <= &high[..],
+        Bound::Excluded(high) => key < &high[..],
+        Bound::Unbounded => true,
+    })
+}
+
+/// One random read through a view, compared with the model's state at its commit.
+fn read(runner: &mut Runner, random: &mut SplitMix64, view: &View, at: Commit, keys: u64) {
+    let history = runner.history.clone();
+    let model = history.state(at);
+    let path = *pick(random, &PATHS);
+    let directory = runner.shard.engine().directory(path).unwrap();
+    let map = model.map(path);
+    match random.below(6) {
+        0 => {
+            let key = key(random, keys);
+            let got = runner.shard.run(view.get(&directory, &key));
+            assert_eq!(got.as_ref(), map.get(&key), "{key:?} of {path} at {at}");
+        }
+        1 => {
+            let keys: Vec<Vec<u8>> = (0..random.below(30)).map(|_| key(random, keys)).collect();
+            let got = runner.shard.run(view.get_many(&directory, &keys));
+            let expected: Vec<Option<Bytes>> = keys.iter().map(|key| map.get(key).cloned()).collect();
+            assert_eq!(got, expected, "{keys:?} of {path} at {at}");
+        }
+        2 => {
+            let exists = runner.shard.run(view.exists(&directory));
+            assert_eq!(exists, model.exists(path), "whether {path} is at {at}");
+        }
+        kind => {
+            let (scan, range) = if kind == 3 {
+                let mut prefix = key(random, keys);
+                prefix.truncate(random.below(4) as usize);
+                let scan = view.prefix(&directory, &prefix);
+                (scan, Err(prefix))
+            } else {
+                let range = (bound(random, keys), bound(random, keys));
+                let reversed = is_reversed(&range);
+                let mut scan = match view.range(&directory, range.clone()) {
+                    Ok(scan) => scan,
+                    Err(Error::Invalid { .. }) if reversed => return,
+                    Err(error) => panic!("{range:?}: {error}"),
+                };
+                if reversed {
+                    let step = runner.shard.run(scan.step(false));
+                    assert!(matches!(step, Err(Error::Invalid { .. })), "{range:?} gives {step:?}");
+                    return;
+                }
+                (scan, Ok(range))
+            };
+            let inside = |key: &[u8]| match &range {
+                Ok(range) => within(range, key),
+                Err(prefix) => key.starts_with(prefix),
+            };
+            let mut expected: VecDeque<(&[u8], &Bytes)> =
+                map.iter().map(|(key, value)| (&key[..], value)).filter(|(key, _)| inside(key)).collect();
+            let mut scan = scan;
+            let reversed = random.chance(40);
+            if reversed {
+                scan = scan.reverse();
+            }
+            let mut limit = usize::MAX;
+            if random.chance(40) {
+                limit = random.below(12) as usize;
+                scan = scan.limit(limit);
+            }
+            let other_percent = *pick(random, &[0, 0, 30]);
+            let meanwhile = random.chance(30);
+            loop {
+                let other = random.chance(other_percent);
+                let back = other != reversed;
+                let wanted = if limit == 0 {
+                    None
+                } else if back {
+                    expected.pop_back()
+                } else {
+                    expected.pop_front()
+                };
+                limit -= usize::from(wanted.is_some() && limit != usize::MAX);
+                let got = runner.shard.run(scan.step(other)).unwrap();
+                let got = got.as_ref().map(|(key, value)| (&key[..], value));
+                assert_eq!(got, wanted, "{path} at {at}, range {range:?}, back {back}");
+                if wanted.is_none() || random.chance(2) {
+                    break;
+                }
+                if meanwhile && random.chance(20) {
+                    runner.advance(1 + random.below(5));
+                }
+            }
+        }
+    }
+}
+
+fn view(runner: &mut Runner, random: &mut SplitMix64) -> (View, Commit) {
+    let newest = runner.shard.newest();
+    match random.below(4) {
+        0 => (View::Newest(runner.shard.local()), newest),
+        1 => (View::Snapshot(runner.shard.local().snapshot()), newest),
+        2 => (View::RemoteNewest(runner.shard.engine().clone()), newest),
+        _ => {
+            let engine = runner.shard.engine().clone();
+            let directory = engine.directory(*pick(random, &PATHS)).unwrap();
+            let snapshot = runner.shard.run(engine.snapshot(&directory)).unwrap();
+            let commit = snapshot.commit();
+            assert!(commit >= newest);
+            (View::RemoteSnapshot(snapshot), commit)
+        }
+    }
+}
+
+#[test]
+fn reads_see_one_commit_whole() {
+    for_seeds(16, |seed| {
+        let mut random = SplitMix64::new(seed);
+        let keys = *pick(&mut random, &[10, 60, 400]);
+        let moves = *pick(&mut random, &[0, 4, 20]);
+        let commits = 300 + random.below(500) as usize;
+        let history = History::new(seed, Profile { commits, keys, moves, large: 4 });
+        let options = fixed_options(&mut random).retention(retention(&mut random));
+        let options = free_options(&mut random, options);
+        let folder = SimulatedFolder::new();
+        let mut runner = Runner::open(&folder, disk(&mut random), &options, &history);
+        let mut held: Vec<(View, Commit)> = Vec::new();
+        while !runner.is_over() {
+            runner.advance(1 + random.below(12));
+            let (fresh, at) = view(&mut runner, &mut random);
+            read(&mut runner, &mut random, &fresh, at, keys);
+            if matches!(fresh, View::Snapshot(_) | View::RemoteSnapshot(_)) && random.chance(30) {
+                held.push((fresh, at));
+            }
+            if !held.is_empty() && random.chance(60) {
+                let which = random.below(held.len() as u64) as usize;
+                let (view, at) = &held[which];
+                read(&mut runner, &mut random, view, *at, keys);
+            }
+            if held.len() > 6 {
+                held.swap_remove(random.below(7) as usize);
+            }
+        }
+        runner.settle();
+        for (view, at) in &held {
+            for _ in 0..10 {
+                read(&mut runner, &mut random, view, *at, keys);
+            }
+        }
+        runner.check();
+        let stats = runner.shard.engine().stats();
+        let open = runner.shard.run(stats).unwrap().shards[0].snapshots;
+        let remote = held.iter().filter(|(view, _)| matches!(view, View::RemoteSnapshot(_))).count();
+        assert_eq!(open, remote, "snapshots that are held open");
+    });
+}
+
+#[test]
+fn listings_page_through_the_children() {
+    for_seeds(10, |seed| {
+        let mut random = SplitMix64::new(seed);
+        let history = History::new(seed, Profile { commits: 300, moves: 20, ..Profile::default() });
+        let options = fixed_options(&mut random).retention(retention(&mut random));
+        let options = free_options(&mut random, options);
+        let folder = SimulatedFolder::new();
+        let mut runner = Runner::open(&folder, disk(&mut random), &options, &history);
+        while !runner.is_over() {
+            runner.advance(1 + random.below(20));
+            runner.catch_up();
+            let history = runner.history.clone();
+            let model = history.state(runner.shard.newest());
+            let engine = runner.shard.engine().clone();
+            let path = *pick(&mut random, &PATHS);
+            let limit = 1 + random.below(3) as usize;
+            for path in [None, Some(path)] {
+                let mut names: Vec<String> = Vec::new();
+                loop {
+                    let after = names.last().cloned();
+                    let page = match path {
+                        None => engine.roots(after.as_deref(), limit),
+                        Some(path) => engine.directory(path).unwrap().children(after.as_deref(), limit),
+                    };
+                    let page = runner.shard.run(page).unwrap();
+                    let full = page.len() == limit;
+                    assert!(page.len() <= limit);
+                    names.extend(page);
+                    if !full {
+                        break;
+                    }
+                }
+                assert_eq!(names, model.children(path), "under {path:?}");
+            }
+        }
+    });
+}
+
+/// What is wrong with a rename or a drop is told, and changes nothing.
+#[test]
+fn wrong_renames_and_drops_are_refused() {
+    let history = History::new(3, Profile { commits: 200, moves: 10, ..Profile::default() });
+    let mut random = SplitMix64::new(3);
+    let options = fixed_options(&mut random);
+    let folder = SimulatedFolder::new();
+    let mut runner = Runner::open(&folder, disk(&mut random), &options, &history);
+    while !runner.is_over() {
+        runner.advance(5);
+        runner.catch_up();
+        let model = history.state(runner.shard.newest());
+        let (from, to) = (*pick(&mut random, &PATHS), *pick(&mut random, &PATHS));
+        let engine = runner.shard.engine().clone();
+        let (source, target) = (engine.directory(from).unwrap(), engine.directory(to).unwrap());
+        if !model.exists(from) {
+            let refused = runner.shard.run(source.remove());
+            assert!(matches!(refused, Err(Error::NoDirectory { .. })), "{refused:?}");
+        }
+        let below = to.starts_with(from) && (to.len() == from.len() || to[from.len()..].starts_with('/'));
+        let refused = match (source.root() == target.root(), model.exists(from), model.exists(to)) {
+            (false, ..) => matches!(runner.shard.run(source.rename(&target)), Err(Error::TwoRoots { .. })),
+            _ if !from.contains('/') || below => {
+                matches!(runner.shard.run(source.rename(&target)), Err(Error::Invalid { .. }))
+            }
+            (_, false, _) => {
+                matches!(runner.shard.run(source.rename(&target)), Err(Error::NoDirectory { .. }))
+            }
+            (_, true, true) => {
+                matches!(runner.shard.run(source.rename(&target)), Err(Error::DirectoryExists { .. }))
+            }
+            (_, true, false) => true,
+        };
+        assert!(refused, "{from} to {to} at {}", runner.shard.newest());
+        runner.check();
+    }
+}
+
+/// Whether any live file holds the bytes.
+fn on_disk(shard: &SimulatedShard, folder: &SimulatedFolder, marker: &[u8]) -> bool {
+    let files = folder.files();
+    shard.segments().iter().any(|info| files[&info.file].windows(marker.len()).any(|window| window == marker))
+}
+
+/// What is dropped goes: neither a directory made anew under its path, nor the disk after later folds, has it.
+#[test]
+fn dropped_data_goes_for_good() {
+    for_seeds(70, |seed| {
+        let mut random = SplitMix64::new(seed);
+        let options = fixed_options(&mut random).compression(quipu::Compression::None).retention(
+            if random.chance(50) { Retention::None } else { Retention::Last(1 + random.below(40)) },
+        );
+        let folder = SimulatedFolder::new();
+        let mut disk_random = SplitMix64::new(seed + 1);
+        let open = |random: &mut SplitMix64| {
+            let options = free_options(random, options.clone());
+            SimulatedShard::open(&folder, disk(random), &options).unwrap()
+        };
+        let mut shard = open(&mut disk_random);
+        let fill = |shard: &mut SimulatedShard, random: &mut SplitMix64, most: u64| {
+            for _ in 0..random.below(most) {
+                let engine = shard.engine().clone();
+                let other = engine.directory("r/other").unwrap();
+                let value = vec![b'o'; random.below(300) as usize];
+                shard.run(other.put(key(random, 50), value)).unwrap();
+            }
+        };
+        let marker = b"<here lies what was dropped>";
+        let engine = shard.engine().clone();
+        // A directory that is made elsewhere, filled, moved under another, filled again, and dropped with that.
+        let (a, b) = (engine.directory("r/a/deep").unwrap(), engine.directory("r/b/x/y").unwrap());
+        let stays = engine.directory("r/b/stays").unwrap();
+        let (left, top) = (engine.directory("r/kept").unwrap(), engine.directory("r/b").unwrap());
+        for at in 0..1 + random.below(20) {
+            shard.run(a.put(format!("{at}"), marker)).unwrap();
+            fill(&mut shard, &mut random, 12);
+        }
+        shard.run(top.put("k", marker)).unwrap();
+        shard.run(stays.put("alive", "alive")).unwrap();
+        fill(&mut shard, &mut random, 60);
+        shard.run(a.rename(&b)).unwrap();
+        fill(&mut shard, &mut random, 60);
+        shard.run(b.put("more", marker)).unwrap();
+        fill(&mut shard, &mut random, 60);
+        // What is moved out in time stays alive.
+        shard.run(stays.rename(&left)).unwrap();
+        fill(&mut shard, &mut random, 30);
+        shard.run(top.remove()).unwrap();
+        let dropped = shard.newest();
+        drop((engine, a, b, stays, left, top));
+        fill(&mut shard, &mut random, 40);
+        let mut crashes = random.below(4);
+        loop {
+            let engine = shard.engine().clone();
+            let directory = |path: &str| engine.directory(path).unwrap();
+            // Anew, and empty.
+            shard.run(directory("r/b/x/y").put("new", "new")).unwrap();
+            for path in ["r/b", "r/b/x", "r/b/x/y", "r/a", "r/a/deep", "r/kept"] {
+                let got = shard.run(directory(path).iter().collect()).unwrap();
+                let got: Vec<&[u8]> = got.iter().map(|(key, _)| &key[..]).collect();
+                let expected: &[&[u8]] = match path {
+                    "r/b/x/y" => &[b"new"],
+                    "r/kept" => &[b"alive"],
+                    _ => &[],
+                };
+                assert_eq!(got, expected, "in {path}");
+            }
+            shard.run(directory("r/b").remove()).unwrap();
+            let picture = shard.picture();
+            let past = picture.base_end.0 > dropped.0 + 41;
+            if past && picture.carries.is_empty() {
+                assert!(!on_disk(&shard, &folder, marker), "dropped at {dropped}: {picture:?}");
+                break;
+            }
+            assert!(shard.newest().0 < 60_000, "the base does not move: {picture:?}");
+            drop(engine);
+            fill(&mut shard, &mut random, 200);
+            if crashes > 0 && random.chance(30) {
+                crashes -= 1;
+                shard.crash(&mut random);
+                shard = open(&mut disk_random);
+            } else if random.chance(30) {
+                shard.settle();
+            }
+        }
+    });
+}
