@@ -5,7 +5,7 @@
 
 mod procs;
 
-use procs::{folder, within_a_minute};
+use procs::{eventually, folder, within_a_minute};
 use quipu::{Batch, Commit, Directory, Durability, Engine, Error, IoChoice, Local, Options, Retention};
 use std::cell::{Cell, RefCell};
 use std::io::{BufRead, BufReader, Write};
@@ -339,6 +339,55 @@ fn as_of_reads_on_the_core() {
         assert!(matches!(error, Error::NotRetained { nearest: Some(Commit(41)), .. }), "{error:?}");
     });
     work.wait().unwrap();
+}
+
+/// Reads from the disk, while nothing else keeps the shard awake.
+#[test]
+fn reads_from_the_disk_on_an_idle_shard() {
+    within_a_minute("reads on an idle shard", || {
+        for io in [IoChoice::Auto, IoChoice::Plain] {
+            let folder = folder();
+            let open = || small().io(io).retention(Retention::Forever).open(folder.path()).unwrap();
+            let engine = open();
+            let directory = engine.directory("a/b").unwrap();
+            for number in 0..600u64 {
+                drop(directory.put(format!("key{number:03}"), [1; 300]));
+            }
+            engine.barrier().wait().unwrap();
+            let done = || engine.stats().wait().unwrap().total(|shard| shard.carries.len()) == 0;
+            eventually("carries are installed", done);
+            drop(directory);
+            engine.close().unwrap();
+
+            // Nothing is cached, and each of these asks for what the ones before it did not.
+            let engine = open();
+            let directory = engine.directory("a/b").unwrap();
+            let handle = directory.clone();
+            let work = engine.run_on(&directory, async move |local: Local| {
+                let idle = || tokio::time::sleep(Duration::from_millis(5));
+                idle().await;
+                assert!(local.exists(&handle).await.unwrap());
+                idle().await;
+                assert!(local.get(&handle, "key000").await.unwrap().is_some());
+                idle().await;
+                let many = local.get_many(&handle, &["key150", "key200", "key250"]).await.unwrap();
+                assert!(many.iter().all(Option::is_some));
+                idle().await;
+                let then = local.as_of(Commit(400)).unwrap();
+                assert!(then.get(&handle, "key399").await.unwrap().is_some());
+                assert!(then.get(&handle, "key400").await.unwrap().is_none());
+                idle().await;
+                let mut scan = local.range(&handle, "key300"..).unwrap();
+                let mut count = 0;
+                while scan.next().await.unwrap().is_some() {
+                    count += 1;
+                }
+                assert_eq!(count, 300);
+            });
+            work.wait().unwrap();
+            assert!(engine.stats().wait().unwrap().total(|shard| shard.reads) > 0, "it read from the disk");
+        }
+    });
 }
 
 /// Tasks may be handed values from outside, and hand some back while they run.

@@ -164,7 +164,8 @@ impl Local {
     pub async fn get(&self, directory: &Directory, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
         self.check(directory)?;
         crate::batch::check_key(key.as_ref())?;
-        self.core.get(&self.core.frame(), directory.name(), key.as_ref()).await
+        let frame = self.core.frame();
+        self.core.reading(self.core.get(&frame, directory.name(), key.as_ref())).await
     }
 
     /// The newest values of several keys, in their order; their reads overlap.
@@ -175,7 +176,8 @@ impl Local {
     ) -> Result<Vec<Option<Bytes>>> {
         self.check(directory)?;
         crate::batch::check_keys(keys)?;
-        self.core.get_many(&self.core.frame(), directory.name(), keys).await
+        let frame = self.core.frame();
+        self.core.reading(self.core.get_many(&frame, directory.name(), keys)).await
     }
 
     /// The entries within a range of keys, as of now.
@@ -218,7 +220,9 @@ impl Local {
     /// Whether a directory exists.
     pub async fn exists(&self, directory: &Directory) -> Result<bool> {
         self.check(directory)?;
-        Ok(self.core.directory_at(&self.core.frame(), directory.path()).await?.is_some())
+        let frame = self.core.frame();
+        let found = self.core.reading(self.core.directory_at(&frame, directory.path())).await?;
+        Ok(found.is_some())
     }
 
     /// Waits until everything committed so far on this shard is durable.
@@ -348,7 +352,8 @@ impl LocalSnapshot {
     pub async fn get(&self, directory: &Directory, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
         self.local.check(directory)?;
         crate::batch::check_key(key.as_ref())?;
-        self.local.core.get(&self.frame, directory.name(), key.as_ref()).await
+        let core = &self.local.core;
+        core.reading(core.get(&self.frame, directory.name(), key.as_ref())).await
     }
 
     /// The values of several keys, in their order.
@@ -359,7 +364,8 @@ impl LocalSnapshot {
     ) -> Result<Vec<Option<Bytes>>> {
         self.local.check(directory)?;
         crate::batch::check_keys(keys)?;
-        self.local.core.get_many(&self.frame, directory.name(), keys).await
+        let core = &self.local.core;
+        core.reading(core.get_many(&self.frame, directory.name(), keys)).await
     }
 
     /// The entries within a range of keys. Errors as [`Local::range`].
@@ -384,7 +390,8 @@ impl LocalSnapshot {
     /// Whether a directory existed.
     pub async fn exists(&self, directory: &Directory) -> Result<bool> {
         self.local.check(directory)?;
-        Ok(self.local.core.directory_at(&self.frame, directory.path()).await?.is_some())
+        let core = &self.local.core;
+        Ok(core.reading(core.directory_at(&self.frame, directory.path())).await?.is_some())
     }
 
     fn scan(self, directory: &Directory, range: RangeOf) -> Result<LocalScan> {
@@ -453,7 +460,7 @@ impl LocalScan {
             }
             let request = self.pages.next_page(other);
             let core = &self.snapshot.local.core;
-            let page = core.page(&self.snapshot.frame, &self.name, &request).await?;
+            let page = core.reading(core.page(&self.snapshot.frame, &self.name, &request)).await?;
             self.pages.fill(other, page);
         }
     }
