@@ -164,8 +164,7 @@ impl Local {
     pub async fn get(&self, directory: &Directory, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
         self.check(directory)?;
         crate::batch::check_key(key.as_ref())?;
-        let frame = self.core.frame();
-        self.core.reading(self.core.get(&frame, directory.name(), key.as_ref())).await
+        self.core.get(&self.core.frame(), directory.name(), key.as_ref()).await
     }
 
     /// The newest values of several keys, in their order; their reads overlap.
@@ -176,8 +175,7 @@ impl Local {
     ) -> Result<Vec<Option<Bytes>>> {
         self.check(directory)?;
         crate::batch::check_keys(keys)?;
-        let frame = self.core.frame();
-        self.core.reading(self.core.get_many(&frame, directory.name(), keys)).await
+        self.core.get_many(&self.core.frame(), directory.name(), keys).await
     }
 
     /// The entries within a range of keys, as of now.
@@ -220,9 +218,7 @@ impl Local {
     /// Whether a directory exists.
     pub async fn exists(&self, directory: &Directory) -> Result<bool> {
         self.check(directory)?;
-        let frame = self.core.frame();
-        let found = self.core.reading(self.core.directory_at(&frame, directory.path())).await?;
-        Ok(found.is_some())
+        Ok(self.core.directory_at(&self.core.frame(), directory.path()).await?.is_some())
     }
 
     /// Waits until everything committed so far on this shard is durable.
@@ -352,8 +348,7 @@ impl LocalSnapshot {
     pub async fn get(&self, directory: &Directory, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
         self.local.check(directory)?;
         crate::batch::check_key(key.as_ref())?;
-        let core = &self.local.core;
-        core.reading(core.get(&self.frame, directory.name(), key.as_ref())).await
+        self.local.core.get(&self.frame, directory.name(), key.as_ref()).await
     }
 
     /// The values of several keys, in their order.
@@ -364,8 +359,7 @@ impl LocalSnapshot {
     ) -> Result<Vec<Option<Bytes>>> {
         self.local.check(directory)?;
         crate::batch::check_keys(keys)?;
-        let core = &self.local.core;
-        core.reading(core.get_many(&self.frame, directory.name(), keys)).await
+        self.local.core.get_many(&self.frame, directory.name(), keys).await
     }
 
     /// The entries within a range of keys. Errors as [`Local::range`].
@@ -390,8 +384,7 @@ impl LocalSnapshot {
     /// Whether a directory existed.
     pub async fn exists(&self, directory: &Directory) -> Result<bool> {
         self.local.check(directory)?;
-        let core = &self.local.core;
-        Ok(core.reading(core.directory_at(&self.frame, directory.path())).await?.is_some())
+        Ok(self.local.core.directory_at(&self.frame, directory.path()).await?.is_some())
     }
 
     fn scan(self, directory: &Directory, range: RangeOf) -> Result<LocalScan> {
@@ -460,7 +453,7 @@ impl LocalScan {
             }
             let request = self.pages.next_page(other);
             let core = &self.snapshot.local.core;
-            let page = core.reading(core.page(&self.snapshot.frame, &self.name, &request)).await?;
+            let page = core.page(&self.snapshot.frame, &self.name, &request).await?;
             self.pages.fill(other, page);
         }
     }
