@@ -1,5 +1,7 @@
 //! Reads: whatever is committed, compacted or folded meanwhile, a read sees one commit's state, whole.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod common;
 
 use common::*;

@@ -186,7 +186,7 @@ fn step(random: &mut SplitMix64, state: &Model, profile: Profile, number: usize)
             let targets: Vec<&'static str> =
                 absent.into_iter().filter(|to| root(to) == root(from) && !is_within(to, from)).collect();
             if from.contains('/') && !targets.is_empty() && random.chance(60) {
-                return Step::Rename(from, *pick::<&'static str>(random, &targets));
+                return Step::Rename(from, pick::<&'static str>(random, &targets));
             }
             // A root goes seldom: everything is under it.
             if from.contains('/') || random.chance(20) {
