@@ -1,6 +1,8 @@
 //! Alignment: every segment of a window holds exactly one window of its level, the base ends on a boundary of its
 //! level, and spills are private to a window whose carry is not installed.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod common;
 
 use common::*;

@@ -1,6 +1,8 @@
 //! Cover: once what is due is installed, the live files are the digits of the newest commit's number; while carries
 //! are in flight they stay below twice the digits' bound, and always join without a gap or an overlap.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod common;
 
 use common::*;

@@ -381,18 +381,15 @@ fn run_and_kill(path: &Path, known: &mut [Known], generation: u64, retention: &s
         for line in lines {
             let line = line.unwrap();
             let words: Vec<&str> = line.split(' ').collect();
-            match words[..] {
-                [what @ ("S" | "A"), writer, number] => {
-                    // The last line may be cut off by the kill; then its number is too small, which is harmless
-                    // for "A", and for "S" cannot be, since it is reported in one write.
-                    if let (Ok(writer), Ok(number)) = (writer.parse(), number.parse()) {
-                        reported.push((what == "A", writer, number));
-                        if what == "A" {
-                            let _ = acknowledged.send(());
-                        }
+            if let [what @ ("S" | "A"), writer, number] = words[..] {
+                // The last line may be cut off by the kill; then its number is too small, which is harmless
+                // for "A", and for "S" cannot be, since it is reported in one write.
+                if let (Ok(writer), Ok(number)) = (writer.parse(), number.parse()) {
+                    reported.push((what == "A", writer, number));
+                    if what == "A" {
+                        let _ = acknowledged.send(());
                     }
                 }
-                _ => {}
             }
         }
         reported

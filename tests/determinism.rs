@@ -1,6 +1,8 @@
 //! Determinism: the bytes of every file depend on the commits and on the options fixed at creation only: not on
 //! timing, on how commits are grouped into log writes, on memory, on crashes and restarts.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod common;
 
 use common::*;

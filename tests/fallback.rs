@@ -67,7 +67,9 @@ fn work(engine: &Engine, round: u64) {
     let answers: Vec<_> = (0..2000u64)
         .map(|number| directory.put(format!("key{:04}", number % 500), format!("{round} {number}")))
         .collect();
-    answers.into_iter().for_each(|answer| drop(answer.wait().unwrap()));
+    for answer in answers {
+        answer.wait().unwrap();
+    }
     let handle = directory.clone();
     let on_core = engine.run_on(&directory, async move |local| {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;

@@ -1,6 +1,8 @@
 //! Order: commits are numbered 1, 2, 3 … as they come, acknowledged in that order and only when durable; and
 //! after any crash the shard holds a prefix of them that includes all that was acknowledged.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod common;
 
 use common::*;

@@ -1,6 +1,8 @@
 //! Pace: the compaction of one turn is bounded, a carry is installed before the commit that is its deadline, and
 //! commits wait rather than pass it, however slow the disk is.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod common;
 
 use common::*;

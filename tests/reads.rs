@@ -1,5 +1,7 @@
 //! Reads: whatever is committed, compacted or folded meanwhile, a read sees one commit's state, whole.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod common;
 
 use common::*;
@@ -7,7 +9,7 @@ use quipu::disk::SimulatedFolder;
 use quipu::disk::simulated::SplitMix64;
 use quipu::levels::Commit;
 use quipu::simulation::SimulatedShard;
-use quipu::{Bytes, Directory, Engine, Error, Local, LocalScan, LocalSnapshot, Retention, Scan, Snapshot};
+use quipu::{Bytes, Directory, Error, Local, LocalScan, LocalSnapshot, Retention, Scan, Snapshot};
 use std::collections::VecDeque;
 use std::ops::Bound;
 
@@ -15,7 +17,7 @@ use std::ops::Bound;
 enum View {
     Newest(Local),
     Snapshot(LocalSnapshot),
-    RemoteNewest(Engine),
+    RemoteNewest,
     RemoteSnapshot(Snapshot),
 }
 
@@ -56,7 +58,7 @@ impl View {
         match self {
             View::Newest(local) => local.get(directory, key).await,
             View::Snapshot(snapshot) => snapshot.get(directory, key).await,
-            View::RemoteNewest(_) => directory.get(key).await,
+            View::RemoteNewest => directory.get(key).await,
             View::RemoteSnapshot(snapshot) => snapshot.get(directory, key).await,
         }
         .unwrap()
@@ -66,7 +68,7 @@ impl View {
         match self {
             View::Newest(local) => local.get_many(directory, keys).await,
             View::Snapshot(snapshot) => snapshot.get_many(directory, keys).await,
-            View::RemoteNewest(_) => directory.get_many(keys).await,
+            View::RemoteNewest => directory.get_many(keys).await,
             View::RemoteSnapshot(snapshot) => snapshot.get_many(directory, keys).await,
         }
         .unwrap()
@@ -76,7 +78,7 @@ impl View {
         match self {
             View::Newest(local) => local.exists(directory).await,
             View::Snapshot(snapshot) => snapshot.exists(directory).await,
-            View::RemoteNewest(_) => directory.exists().await,
+            View::RemoteNewest => directory.exists().await,
             View::RemoteSnapshot(snapshot) => snapshot.exists(directory).await,
         }
         .unwrap()
@@ -86,7 +88,7 @@ impl View {
         Ok(match self {
             View::Newest(local) => Scanning::Local(local.range(directory, range)?),
             View::Snapshot(snapshot) => Scanning::Local(snapshot.range(directory, range)?),
-            View::RemoteNewest(_) => Scanning::Remote(directory.range(range)),
+            View::RemoteNewest => Scanning::Remote(directory.range(range)),
             View::RemoteSnapshot(snapshot) => Scanning::Remote(snapshot.range(directory, range)?),
         })
     }
@@ -95,7 +97,7 @@ impl View {
         match self {
             View::Newest(local) => Scanning::Local(local.prefix(directory, prefix).unwrap()),
             View::Snapshot(snapshot) => Scanning::Local(snapshot.prefix(directory, prefix).unwrap()),
-            View::RemoteNewest(_) => Scanning::Remote(directory.prefix(prefix)),
+            View::RemoteNewest => Scanning::Remote(directory.prefix(prefix)),
             View::RemoteSnapshot(snapshot) => Scanning::Remote(snapshot.prefix(directory, prefix).unwrap()),
         }
     }
@@ -227,7 +229,7 @@ fn view(runner: &mut Runner, random: &mut SplitMix64) -> (View, Commit) {
     match random.below(4) {
         0 => (View::Newest(runner.shard.local()), newest),
         1 => (View::Snapshot(runner.shard.local().snapshot()), newest),
-        2 => (View::RemoteNewest(runner.shard.engine().clone()), newest),
+        2 => (View::RemoteNewest, newest),
         _ => {
             let engine = runner.shard.engine().clone();
             let directory = engine.directory(*pick(random, &PATHS)).unwrap();

@@ -2,6 +2,8 @@
 //! there, interrupted carries finish, nothing is left over; a clean close keeps everything; what a failing disk
 //! refuses is refused to whoever asked.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod common;
 
 use common::*;

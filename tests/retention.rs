@@ -1,6 +1,8 @@
 //! Retention: every commit that is to be readable reads exactly as it was, before and after carries, crashes and
 //! changes of the option; any other is refused with the nearest that can be read.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod common;
 
 use common::*;

@@ -165,7 +165,7 @@ impl Local {
         self.check(directory)?;
         crate::batch::check_key(key.as_ref())?;
         let frame = self.core.frame();
-        self.core.reading(self.core.get(&frame, directory.name(), key.as_ref())).await
+        self.core.get(&frame, directory.name(), key.as_ref()).await
     }
 
     /// The newest values of several keys, in their order; their reads overlap.
@@ -177,7 +177,7 @@ impl Local {
         self.check(directory)?;
         crate::batch::check_keys(keys)?;
         let frame = self.core.frame();
-        self.core.reading(self.core.get_many(&frame, directory.name(), keys)).await
+        self.core.get_many(&frame, directory.name(), keys).await
     }
 
     /// The entries within a range of keys, as of now.
@@ -221,7 +221,7 @@ impl Local {
     pub async fn exists(&self, directory: &Directory) -> Result<bool> {
         self.check(directory)?;
         let frame = self.core.frame();
-        let found = self.core.reading(self.core.directory_at(&frame, directory.path())).await?;
+        let found = self.core.directory_at(&frame, directory.path()).await?;
         Ok(found.is_some())
     }
 
@@ -353,7 +353,7 @@ impl LocalSnapshot {
         self.local.check(directory)?;
         crate::batch::check_key(key.as_ref())?;
         let core = &self.local.core;
-        core.reading(core.get(&self.frame, directory.name(), key.as_ref())).await
+        core.get(&self.frame, directory.name(), key.as_ref()).await
     }
 
     /// The values of several keys, in their order.
@@ -365,7 +365,7 @@ impl LocalSnapshot {
         self.local.check(directory)?;
         crate::batch::check_keys(keys)?;
         let core = &self.local.core;
-        core.reading(core.get_many(&self.frame, directory.name(), keys)).await
+        core.get_many(&self.frame, directory.name(), keys).await
     }
 
     /// The entries within a range of keys. Errors as [`Local::range`].
@@ -391,7 +391,7 @@ impl LocalSnapshot {
     pub async fn exists(&self, directory: &Directory) -> Result<bool> {
         self.local.check(directory)?;
         let core = &self.local.core;
-        Ok(core.reading(core.directory_at(&self.frame, directory.path())).await?.is_some())
+        Ok(core.directory_at(&self.frame, directory.path()).await?.is_some())
     }
 
     fn scan(self, directory: &Directory, range: RangeOf) -> Result<LocalScan> {
@@ -460,7 +460,7 @@ impl LocalScan {
             }
             let request = self.pages.next_page(other);
             let core = &self.snapshot.local.core;
-            let page = core.reading(core.page(&self.snapshot.frame, &self.name, &request)).await?;
+            let page = core.page(&self.snapshot.frame, &self.name, &request).await?;
             self.pages.fill(other, page);
         }
     }

@@ -58,8 +58,8 @@ use sequence::Queued;
 use snapshots::Snapshots;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Waker;
 use tasks::Tasks;
@@ -218,20 +218,6 @@ impl Core {
         {
             driver.wake_by_ref();
         }
-    }
-
-    /// Awaits a read of an on-core task. What it starts to read goes to the kernel with the next turn, so where it
-    /// has to wait, there must be one.
-    pub(crate) async fn reading<T>(&self, read: impl Future<Output = T>) -> T {
-        let mut read = pin!(read);
-        poll_fn(|cx| {
-            let polled = read.as_mut().poll(cx);
-            if polled.is_pending() {
-                self.kick();
-            }
-            polled
-        })
-        .await
     }
 
     /// The disk's clock at the beginning of the turn, in nanoseconds.

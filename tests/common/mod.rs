@@ -4,7 +4,7 @@
 //! A history is fixed by its seed: it knows nothing of timing. Whatever else varies between runs (the disk, how
 //! many commits are staged between turns, crashes) comes from other seeds.
 
-#![allow(dead_code)] // Each test file uses its part.
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, dead_code)] // Each test file uses its part.
 
 use quipu::disk::simulated::SplitMix64;
 use quipu::disk::{SimulatedFolder, SimulatedOptions};
@@ -154,7 +154,7 @@ pub fn key(random: &mut SplitMix64, keys: u64) -> Vec<u8> {
     let number = random.below(keys);
     match number % 7 {
         0 => vec![0xff; 1 + number as usize / 7 % 3],
-        1 => [&b"long-"[..], &vec![b'x'; 200], number.to_string().as_bytes()].concat(),
+        1 => [&b"long-"[..], &[b'x'; 200], number.to_string().as_bytes()].concat(),
         2 => vec![number as u8, 0, 0],
         _ => format!("key{number:03}").into_bytes(),
     }
@@ -186,7 +186,7 @@ fn step(random: &mut SplitMix64, state: &Model, profile: Profile, number: usize)
             let targets: Vec<&'static str> =
                 absent.into_iter().filter(|to| root(to) == root(from) && !is_within(to, from)).collect();
             if from.contains('/') && !targets.is_empty() && random.chance(60) {
-                return Step::Rename(from, *pick::<&'static str>(random, &targets));
+                return Step::Rename(from, pick::<&'static str>(random, &targets));
             }
             // A root goes seldom: everything is under it.
             if from.contains('/') || random.chance(20) {
