@@ -526,5 +526,7 @@ impl Core {
         state.compaction.stalled = Some(error);
         state.compaction.retry_at = Some(self.now() + RETRY_AFTER);
         state.log.retry();
+        // Commits that wait for it are to be told.
+        self.kick();
     }
 }

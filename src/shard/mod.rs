@@ -113,6 +113,8 @@ pub(crate) struct State {
     pub(crate) waiters: Waiters,
     /// A commit up to which the log is to be written without delay.
     pub(crate) urgent: Commit,
+    /// The log tries again to make a file ready, for the commit that waits.
+    pub(crate) shortage_tried: bool,
     /// When the oldest buffered commit must be on its way, in the disk's nanoseconds.
     pub(crate) write_by: Option<u64>,
     /// Commits staged when the last turn looked.

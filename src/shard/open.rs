@@ -125,6 +125,7 @@ impl Core {
             waiters: Waiters::new(durable),
             urgent: durable,
             write_by: None,
+            shortage_tried: false,
             staged_before: 0,
             compaction: Compaction::new(),
             installer: Installer::new(manifest),

@@ -215,6 +215,7 @@ impl Core {
             let state = &mut *guard;
             let Some(queued) = state.queue.pop_front() else { break };
             let Queued { action, durability, reply, arrived, resolving, permits } = queued;
+            let tried = state.shortage_tried;
             let verdict = match &action {
                 Action::Batch(batch) => state.try_batch(&self.config, batch.ops(), durability, now),
                 Action::Rename { from, to } => state.try_rename(&self.config, from, to, durability, now),
@@ -240,6 +241,10 @@ impl Core {
                     None => {
                         let queued = Queued { action, durability, reply, arrived, resolving, permits };
                         state.queue.push_front(queued);
+                        if state.shortage_tried && !tried {
+                            // The other try begins with the next turn.
+                            self.kick();
+                        }
                         break;
                     }
                 },
@@ -346,16 +351,15 @@ impl State {
         if !log_full || self.compaction.is_busy() || self.installer.is_busy() {
             return None;
         }
-        let error = self.log.shortage().cloned();
-        if error.is_some() {
-            // Whoever commits next finds out whether that is still so.
-            self.log.retry();
-        }
-        error
+        let error = self.log.shortage().cloned()?;
+        // It may have been found long ago: only what is found again is told.
+        self.log.retry();
+        self.shortage_tried = !self.shortage_tried;
+        (!self.shortage_tried).then_some(error)
     }
 
     /// Whether a commit of `bytes` can be sequenced now.
-    fn admits(&self, config: &Config, bytes: usize) -> Result<bool> {
+    fn admits(&mut self, config: &Config, bytes: usize) -> Result<bool> {
         if let Some(error) = &self.poisoned {
             return Err(error.clone());
         }
@@ -368,7 +372,9 @@ impl State {
         if next >= Commit::MAX {
             return Err(Error::TooMany { what: "commits of a shard", limit: Commit::MAX.0 as usize });
         }
-        Ok(self.log.room_for(bytes) && self.compaction.admits(next) && self.memory_admits(config, bytes))
+        let room = self.log.room_for(bytes);
+        self.shortage_tried &= !room;
+        Ok(room && self.compaction.admits(next) && self.memory_admits(config, bytes))
     }
 
     /// Tries to sequence puts and deletes.
