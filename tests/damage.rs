@@ -8,7 +8,7 @@
 
 mod procs;
 
-use procs::{Seeded, files, folder, within_a_minute};
+use procs::{Seeded, eventually, files, folder, within_a_minute};
 use quipu::{Commit, Directory, Engine, Error, IoChoice, Options, Retention};
 use std::collections::BTreeMap;
 use std::fs;
@@ -64,6 +64,8 @@ impl Original {
         }
         states.push((Commit(900), content));
         states.reverse();
+        // So that it does not depend on timing which files there are.
+        eventually("carries are installed", || engine.stats().wait().unwrap().shards[0].carries.is_empty());
         drop(directory);
         engine.close().unwrap();
         let files = files(folder.path());
@@ -266,30 +268,33 @@ fn damage_with_history() {
 #[test]
 fn what_is_not_damaged_is_served() {
     let original = Original::write(Retention::None, false);
-    let part = original.files.keys().find(|path| path.display().to_string().contains("base-")).unwrap();
-    let bytes = &original.files[part];
-    let folder = folder();
-    let path = folder.path().join("engine");
-    original.copy(&path);
-    // All of its blocks; its description is in the manifest.
-    let garbage: Vec<u8> = bytes.iter().map(|byte| byte ^ 0x55).collect();
-    fs::write(path.join(part), garbage).unwrap();
-    let engine = options(Retention::None).open(&path).unwrap();
-    let directory = engine.directory("a/b").unwrap();
-    let (mut served, mut damaged) = (0, 0);
-    for number in 0..400 {
-        match directory.get(format!("key{number:03}")).wait() {
-            Ok(_) => served += 1,
-            Err(Error::Damaged { file, window, .. }) => {
-                assert!(part.ends_with(&file) || file.ends_with(part.file_name().unwrap().to_str().unwrap()));
-                assert!(window.is_some(), "the commits of the damaged file are named");
-                damaged += 1;
+    let is_data =
+        |path: &&PathBuf| ["base-", "segment-"].iter().any(|kind| path.to_str().unwrap().contains(kind));
+    let mut both = 0;
+    for file in original.files.keys().filter(is_data) {
+        let folder = folder();
+        let path = folder.path().join("engine");
+        original.copy(&path);
+        // All of its blocks; its description is in the manifest.
+        let garbage: Vec<u8> = original.files[file].iter().map(|byte| byte ^ 0x55).collect();
+        fs::write(path.join(file), garbage).unwrap();
+        let engine = options(Retention::None).open(&path).unwrap();
+        let directory = engine.directory("a/b").unwrap();
+        let (mut served, mut damaged) = (0, 0);
+        for number in 0..400 {
+            match directory.get(format!("key{number:03}")).wait() {
+                Ok(_) => served += 1,
+                Err(Error::Damaged { file: named, window, .. }) => {
+                    assert!(named.ends_with(file.file_name().unwrap().to_str().unwrap()), "not {named}");
+                    assert!(window.is_some(), "the commits of the damaged file are named");
+                    damaged += 1;
+                }
+                Err(error) => panic!("{error:?}"),
             }
-            Err(error) => panic!("{error:?}"),
         }
+        println!("{}: {served} served, {damaged} damaged", file.display());
+        both += usize::from(served > 0 && damaged > 0);
+        engine.close().unwrap();
     }
-    assert!(served > 0 && damaged > 0, "{served} served, {damaged} damaged");
-    directory.put("more", "more").wait().unwrap();
-    assert!(directory.get("more").wait().unwrap().is_some());
-    engine.close().unwrap();
+    assert!(both > 0, "no damage left anything to be served");
 }
