@@ -12,7 +12,6 @@
 use super::catalog::Known;
 use super::request::{Action, ReplyTo};
 use super::serve::Permits;
-use super::waiters::Acknowledged;
 use super::{Config, Core, State, TOP, record};
 use crate::batch::OpRef;
 use crate::engine::CommitId;
@@ -80,7 +79,7 @@ pub(crate) enum Sequenced {
     /// It has a number, and is to be waited for.
     At(Commit),
     /// It is over.
-    Answered(Acknowledged),
+    Answered(Result<CommitId>),
 }
 
 /// Where a task finds what became of its queued commit.

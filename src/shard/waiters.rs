@@ -5,7 +5,7 @@
 
 use super::request::ReplyTo;
 use crate::engine::CommitId;
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::levels::Commit;
 use hdrhistogram::Histogram;
 use std::collections::VecDeque;
@@ -121,6 +121,3 @@ impl Waiters {
         }
     }
 }
-
-/// What a commit's waiter gets, for whoever looks by itself.
-pub(crate) type Acknowledged = Result<CommitId>;
