@@ -9,11 +9,13 @@ use common::*;
 use quipu::CarryKind;
 use quipu::disk::simulated::SplitMix64;
 use quipu::disk::{SimulatedFolder, SimulatedOptions};
+use quipu::simulation::SimulatedShard;
 
-/// What a turn may merge beyond its slice: an entry may be as large as the largest value, and a part of the base that
-/// a fold passes over is counted whole.
-const SLICE_BYTES: u64 = 64 << 10;
-const BEYOND_BYTES: u64 = 192 << 10;
+/// What compaction is granted in a turn.
+const SLICE_BYTES: u64 = 32 << 10;
+/// What a turn may merge beyond that: the entry that a slice ends with, and one for each piece of work that was waiting
+/// for the disk.
+const BEYOND_BYTES: u64 = 3 * (10 << 10);
 
 fn pace(seed: u64, disk: impl Fn(&mut SplitMix64) -> SimulatedOptions) {
     let mut random = SplitMix64::new(seed);
@@ -24,21 +26,18 @@ fn pace(seed: u64, disk: impl Fn(&mut SplitMix64) -> SimulatedOptions) {
     let options = free_options(&mut random, options);
     let folder = SimulatedFolder::new();
     let mut runner = Runner::open(&folder, disk(&mut random), &options, &history);
-    let (mut merged, mut most) = (0, 0);
     runner.advance_with(u64::MAX / 2, |runner| {
         let picture = runner.shard.picture();
         for carry in picture.carries.iter().filter(|carry| carry.kind != CarryKind::Spill) {
             assert!(picture.newest < carry.deadline, "{carry:?} at commit {}", picture.newest);
         }
-        let bytes = picture.merged_bytes - merged;
-        merged = picture.merged_bytes;
-        most = most.max(bytes);
-        // Two turns at most between two looks, each with its slice.
-        assert!(bytes <= 2 * (SLICE_BYTES + BEYOND_BYTES), "{bytes} bytes merged in a turn");
     });
     runner.settle();
     runner.check();
-    assert!(most > 0);
+    let picture = runner.shard.picture();
+    let most = picture.slice_bytes_max;
+    assert!(most <= SLICE_BYTES + BEYOND_BYTES, "{most} bytes in one turn");
+    assert!(picture.merged_bytes > 2 * (SLICE_BYTES + BEYOND_BYTES), "too little to tell");
 }
 
 #[test]
@@ -56,4 +55,29 @@ fn carries_meet_their_deadlines_on_a_slow_disk() {
             ..SimulatedOptions::default()
         })
     });
+}
+
+/// A carry looks for what lies below dropped directories; however much that is, it does so in slices too.
+#[test]
+fn a_drop_of_many_directories_is_looked_through_in_slices() {
+    let mut random = SplitMix64::new(1);
+    let options = fixed_options(&mut random);
+    let mut shard = SimulatedShard::open(&SimulatedFolder::new(), disk(&mut random), &options).unwrap();
+    let (engine, local) = (shard.engine().clone(), shard.local());
+    for number in 0..3000 {
+        let child = engine.directory(&format!("r/all/{number}")).unwrap();
+        let commit = local.put(&child, "key", "value");
+        shard.run(commit).unwrap();
+    }
+    let all = engine.directory("r/all").unwrap();
+    let commit = shard.remove(&all);
+    shard.run(commit).unwrap();
+    let other = engine.directory("r/other").unwrap();
+    for number in 0..5000u32 {
+        let commit = local.put(&other, number.to_be_bytes(), "value");
+        shard.run(commit).unwrap();
+    }
+    shard.settle();
+    let most = shard.picture().slice_bytes_max;
+    assert!(most <= SLICE_BYTES + BEYOND_BYTES, "{most} bytes in one turn");
 }

@@ -27,11 +27,16 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
+/// What a seek, or a look at an entry that is not merged, counts against a grant: about as much work as merging
+/// so many bytes.
+const LOOK_BYTES: u64 = 256;
+
 /// What a piece of work may do until it is granted more, in bytes merged; and what it has done.
 #[derive(Default)]
 pub(crate) struct Throttle {
     left: Cell<u64>,
     done: Cell<u64>,
+    spent: Cell<u64>,
 }
 
 impl Throttle {
@@ -45,10 +50,38 @@ impl Throttle {
         self.done.get()
     }
 
+    /// What counted against the grants so far, in bytes.
+    pub(crate) fn spent(&self) -> u64 {
+        self.spent.get()
+    }
+
+    /// Whether all that was granted is used up.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.left.get() == 0
+    }
+
     /// Counts bytes as merged. Answers whether the grant is used up: then [`pause`](Throttle::pause).
     #[inline]
     pub(crate) fn spend(&self, bytes: u64) -> bool {
         self.done.set(self.done.get() + bytes);
+        self.charge(bytes)
+    }
+
+    /// Counts bytes as done that are left as they are.
+    pub(crate) fn skip(&self, bytes: u64) {
+        self.done.set(self.done.get() + bytes);
+    }
+
+    /// Counts a seek, or an entry that is looked at and not merged; waits where the grant is used up.
+    pub(crate) async fn look(&self) {
+        if self.charge(LOOK_BYTES) {
+            self.pause().await;
+        }
+    }
+
+    #[inline]
+    fn charge(&self, bytes: u64) -> bool {
+        self.spent.set(self.spent.get() + bytes);
         let left = self.left.get().saturating_sub(bytes);
         self.left.set(left);
         left == 0

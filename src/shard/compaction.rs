@@ -96,6 +96,8 @@ pub(crate) struct Compaction {
     retry_at: Option<u64>,
     done: u64,
     merged: u64,
+    /// The most that one slice has spent.
+    slice_max: u64,
     pub(crate) written: Rc<Cell<u64>>,
 }
 
@@ -109,6 +111,7 @@ impl Compaction {
             retry_at: None,
             done: 0,
             merged: 0,
+            slice_max: 0,
             written: Rc::default(),
         }
     }
@@ -174,6 +177,11 @@ impl Compaction {
     /// Bytes merged since the shard was opened.
     pub(crate) fn merged(&self) -> u64 {
         self.merged
+    }
+
+    /// The most that the jobs of one turn have spent of their grants since the shard was opened, in bytes.
+    pub(crate) fn slice_max(&self) -> u64 {
+        self.slice_max
     }
 
     /// Bytes yet to be merged by what is in flight or due.
@@ -454,20 +462,22 @@ impl Core {
         let granted = chosen.filter(|_| idle || spill.is_some() || owed);
         let started = self.io.now();
         let mut more = false;
+        let mut spent = 0;
         let mut failed = None;
         for (at, job) in jobs.iter_mut().enumerate() {
             let Some(work) = &mut job.work else { continue };
             job.throttle.grant(if granted == Some(at) { SLICE_BYTES } else { 0 });
-            let before = job.throttle.done();
+            let (before, spent_before) = (job.throttle.done(), job.throttle.spent());
             let polled = work.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop()));
             let bytes = job.throttle.done() - before;
+            spent += job.throttle.spent() - spent_before;
             let compaction = &mut self.state.borrow_mut().compaction;
             compaction.merged += bytes;
             if let Task::Carry(carry) = &job.task {
                 compaction.pace.progress(carry.due(), bytes);
             }
             // A job that did not use its grant waits for the disk.
-            more |= granted == Some(at) && bytes >= SLICE_BYTES;
+            more |= granted == Some(at) && job.throttle.is_used_up();
             match polled {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => {
@@ -484,7 +494,9 @@ impl Core {
             let took = self.io.now().saturating_sub(started);
             self.state.borrow_mut().stages.slice.saturating_record(took.max(1));
         }
-        self.state.borrow_mut().compaction.jobs.extend(jobs);
+        let compaction = &mut self.state.borrow_mut().compaction;
+        compaction.jobs.extend(jobs);
+        compaction.slice_max = compaction.slice_max.max(spent);
         if let Some(error) = failed {
             self.give_up(error);
             return false;
