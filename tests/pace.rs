@@ -65,7 +65,7 @@ fn a_drop_of_many_directories_is_looked_through_in_slices() {
     let mut shard = SimulatedShard::open(&SimulatedFolder::new(), disk(&mut random), &options).unwrap();
     let (engine, local) = (shard.engine().clone(), shard.local());
     for number in 0..3000 {
-        let child = engine.directory(&format!("r/all/{number}")).unwrap();
+        let child = engine.directory(format!("r/all/{number}")).unwrap();
         let commit = local.put(&child, "key", "value");
         shard.run(commit).unwrap();
     }

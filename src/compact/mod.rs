@@ -8,11 +8,13 @@
 //! * [`carry`] writes a window's segment, or a spill: one merge, one file.
 //! * [`fold`] folds a window into the base, part by part.
 //! * [`dead`] finds the directories whose drop lies in the merge, so that their entries can go.
+//! * [`loose`] keeps account of files that are not installed yet.
 //! * [`output`] is the way from a segment writer to the disk.
 
 pub(crate) mod carry;
 pub(crate) mod dead;
 pub(crate) mod fold;
+pub(crate) mod loose;
 pub(crate) mod output;
 pub(crate) mod sift;
 
@@ -21,6 +23,7 @@ use crate::disk::io::Io;
 use crate::levels::{Commit, Divisor, History, Level, Span};
 use crate::segment::{Segment, SegmentOptions};
 use crate::view::{FullKey, Part};
+use loose::Loose;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -107,6 +110,8 @@ pub(crate) struct Context {
     pub(crate) outbox: Rc<RefCell<VecDeque<Change>>>,
     /// Bytes written to segments by all carries of the shard.
     pub(crate) written: Rc<Cell<u64>>,
+    /// Files that were begun and are not installed.
+    pub(crate) loose: Rc<Loose>,
 }
 
 /// A change to what a shard is made of, to be made durable and then visible, as one.

@@ -205,6 +205,7 @@ async fn change_retention(
         throttle,
         outbox: Rc::default(),
         written: Rc::default(),
+        loose: Rc::default(),
     };
     let tables: Vec<Rc<Table>> = tip.view.tables().cloned().collect();
     for table in tables {
