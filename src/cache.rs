@@ -152,11 +152,6 @@ impl BlockCache {
         self.inner.borrow().weight()
     }
 
-    /// The most bytes kept.
-    pub(crate) fn budget_bytes(&self) -> u64 {
-        self.budget_bytes
-    }
-
     /// How many lookups found their block.
     pub(crate) fn hits(&self) -> u64 {
         self.hits.get()

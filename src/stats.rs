@@ -239,3 +239,26 @@ impl Stats {
         all
     }
 }
+
+/// What [`Engine::verify`](crate::Engine::verify) has read.
+#[derive(Clone, Default, Debug)]
+#[non_exhaustive]
+pub struct Verified {
+    /// Files read.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Their entries: versions of keys, deletes included.
+    pub entries: u64,
+    /// What is wrong, file by file: [`Error::Damaged`], or [`Error::Io`] where a file cannot be read.
+    pub damaged: Vec<Error>,
+}
+
+impl Verified {
+    pub(crate) fn add(&mut self, other: Verified) {
+        self.files += other.files;
+        self.bytes += other.bytes;
+        self.entries += other.entries;
+        self.damaged.extend(other.damaged);
+    }
+}

@@ -247,6 +247,7 @@ impl Log {
     }
 
     /// The last commit that was staged or replayed; the floor, where there was nothing to replay.
+    #[cfg(test)]
     pub(crate) fn last(&self) -> Commit {
         self.last
     }
@@ -262,6 +263,7 @@ impl Log {
     }
 
     /// All commits up to this one are durable.
+    #[cfg(test)]
     pub(crate) fn durable(&self) -> Commit {
         self.durable
     }

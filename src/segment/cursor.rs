@@ -117,11 +117,6 @@ impl SegmentCursor {
         }
     }
 
-    /// The segment it walks.
-    pub(crate) fn segment(&self) -> &Rc<Segment> {
-        &self.segment
-    }
-
     /// The current entry, if it is on one.
     #[inline]
     pub(crate) fn entry(&self) -> Option<Entry<'_>> {

@@ -42,7 +42,7 @@ mod tests;
 pub(crate) use block::Block;
 pub(crate) use cursor::SegmentCursor;
 pub(crate) use filter::{Filter, key_hash};
-pub(crate) use meta::{Compression, SegmentIdentity, SegmentMeta, SegmentOptions};
+pub(crate) use meta::{SegmentIdentity, SegmentMeta, SegmentOptions};
 pub(crate) use reader::{Found, Segment};
 pub(crate) use writer::SegmentWriter;
 

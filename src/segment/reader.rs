@@ -7,7 +7,7 @@
 use super::block::{Block, BlockKind, BlockPtr, Stored, Target, compare_full_key, open_filter};
 use super::file::SegmentFile;
 use super::filter::{Filter, directory_hash};
-use super::meta::{Child, FOOTER_BYTES_MAX, SegmentMeta, check_header, footer_bytes_of, read_footer};
+use super::meta::{Child, SegmentMeta};
 use super::{page_ceil, page_floor};
 use crate::cache::{BlockCache, BlockKey, Cached};
 use crate::disk::io::{Io, Ticket};
@@ -15,7 +15,6 @@ use crate::disk::{Completion, IoBuf, Op};
 use crate::entry::DirectoryId;
 use crate::error::{Error, Result};
 use crate::levels::Commit;
-use crate::limits::PAGE_BYTES;
 use bytes::Bytes;
 use std::cell::Cell;
 use std::cmp::Ordering;
@@ -56,32 +55,6 @@ impl Segment {
     pub(crate) fn new(io: Io, name: String, meta: SegmentMeta, number: u64) -> Self {
         let seed = meta.identity.seed();
         Segment { meta, number, seed, obsolete: Cell::new(false), file: SegmentFile::new(io, name) }
-    }
-
-    /// A segment known by its file only: reads the meta from the footer, and checks it against the header.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Damaged`] where the file is no segment or not whole.
-    pub(crate) async fn open_file(io: Io, name: String, number: u64) -> Result<Self> {
-        let file = SegmentFile::new(io, name);
-        let damaged = |offset, why: &str| Error::damaged(file.name(), offset, why);
-        let (_, bytes) = file.open().await.map_err(|source| Error::io("open", file.name(), source))?;
-        if bytes < 2 * PAGE_BYTES as u64 || !bytes.is_multiple_of(PAGE_BYTES as u64) {
-            return Err(damaged(bytes, "a file of this length is no segment: cut short"));
-        }
-        let last = read_pages(&file, bytes - PAGE_BYTES as u64, PAGE_BYTES).await?;
-        let footer_bytes =
-            footer_bytes_of(&last).map_err(|why| damaged(bytes - PAGE_BYTES as u64, why))? as u64;
-        debug_assert!(footer_bytes <= FOOTER_BYTES_MAX as u64);
-        let footer_at = bytes.checked_sub(footer_bytes).filter(|&at| at >= PAGE_BYTES as u64);
-        let footer_at = footer_at.ok_or_else(|| damaged(bytes, "the footer is longer than the file"))?;
-        let footer = read_pages(&file, footer_at, footer_bytes as usize).await?;
-        let meta = read_footer(&footer, bytes).map_err(|why| damaged(footer_at, why))?;
-        let header = read_pages(&file, 0, PAGE_BYTES).await?;
-        check_header(&header, &meta.identity).map_err(|why| damaged(0, why))?;
-        let seed = meta.identity.seed();
-        Ok(Segment { meta, number, seed, obsolete: Cell::new(false), file })
     }
 
     /// All that is known without reading.
@@ -334,15 +307,6 @@ impl Drop for Segment {
             drop(self.file.io().start(Op::Remove { name: self.name().to_string() }));
         }
     }
-}
-
-/// Reads whole pages of a file whose meta is not known yet.
-async fn read_pages(file: &SegmentFile, offset: u64, bytes: usize) -> Result<IoBuf> {
-    let failed = |source| Error::io("read", file.name(), source);
-    let (id, _) = file.open().await.map_err(failed)?;
-    let done = file.start_read(id, offset, IoBuf::zeroed(bytes)).await;
-    done.result.map_err(failed)?;
-    Ok(done.buf.unwrap_or_default())
 }
 
 /// The pages that hold a block: their offset and bytes.

@@ -244,8 +244,7 @@ impl Local {
     /// Refuses directories of another engine, and of other shards.
     fn check(&self, directory: &Directory) -> Result<()> {
         if Arc::as_ptr(directory.engine()) != self.engine.as_ptr() {
-            let why = "a handle of another engine, or of an earlier opening";
-            return Err(Error::invalid(format!("directory {:?}", directory.path()), why));
+            return Err(crate::engine::foreign(directory));
         }
         self.check_shard(directory.name())
     }

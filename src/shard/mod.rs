@@ -35,6 +35,7 @@ pub(crate) mod snapshots;
 pub(crate) mod statistics;
 pub(crate) mod tasks;
 pub(crate) mod tip;
+pub(crate) mod verify;
 pub(crate) mod waiters;
 
 use crate::cache::BlockCache;
@@ -284,7 +285,8 @@ impl Core {
         if state.poisoned.is_some() {
             return;
         }
-        let error = Error::Poisoned { shard: self.config.shard, source: Box::new(error) };
+        let error =
+            Error::Poisoned { shard: self.config.shard, source: Box::new(error.on_shard(self.config.shard)) };
         state.waiters.fail(&error);
         for queued in state.queue.drain(..) {
             queued.reply.send(Err(error.clone()));
@@ -385,7 +387,17 @@ impl Core {
         self.snapshots.take();
         let result = match state.poisoned.clone() {
             Some(error) => Err(error),
-            None => state.log.seal().await,
+            None => match state.log.seal().await {
+                Ok(()) => {
+                    let last = state.tip.schedule.at;
+                    match state.installer.note_durable(last).await {
+                        // It only helps to notice a log that is lost later; closing may be what makes space.
+                        Err(Error::NoSpace { .. }) => Ok(()),
+                        noted => noted,
+                    }
+                }
+                failed => failed,
+            },
         };
         if let Some(reply) = state.closing.take() {
             // Whoever asked may have stopped waiting.

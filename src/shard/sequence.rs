@@ -355,7 +355,7 @@ impl State {
         // It may have been found long ago: only what is found again is told.
         self.log.retry();
         self.shortage_tried = !self.shortage_tried;
-        (!self.shortage_tried).then_some(error)
+        (!self.shortage_tried).then(|| error.on_shard(config.shard))
     }
 
     /// Whether a commit of `bytes` can be sequenced now.

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use std::cell::Cell;
 use std::future::Future;
 use std::ops::Bound;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -123,7 +124,12 @@ impl Core {
             }),
             Request::Children { name, after, limit, at, reply } => {
                 self.read(at, reply, permits, move |core, frame| async move {
-                    core.children(&frame, name.as_ref(), after.as_deref(), limit).await
+                    core.children(&frame, name.path(), after.as_deref(), limit).await
+                });
+            }
+            Request::Roots { after, limit, reply } => {
+                self.read(At::Newest, reply, permits, move |core, frame| async move {
+                    core.roots(&frame, after.as_deref(), limit).await
                 });
             }
             Request::Open { commit, reply } => {
@@ -143,6 +149,11 @@ impl Core {
                 drop(reply.send(Ok(Box::new(stats))));
             }
             Request::Segments { reply } => drop(reply.send(Ok(self.segments()))),
+            Request::Verify { reply } => {
+                self.read(At::Newest, reply, permits, |_, frame| async move {
+                    Ok(super::verify::verify(&frame).await)
+                });
+            }
             Request::Run { task } => task(super::local::Local::new(self.clone(), Weak::default())),
             Request::Close { reply } => {
                 let mut state = self.state.borrow_mut();
@@ -208,7 +219,9 @@ impl Core {
     /// The value of a key.
     pub(crate) async fn get(&self, frame: &Frame, name: &Name, key: &[u8]) -> Result<Option<Bytes>> {
         match self.directory_at(frame, name.path()).await? {
-            Some(directory) => read::get(frame, &self.cache, directory, key).await,
+            Some(directory) => read::get(frame, &self.cache, directory, key)
+                .await
+                .map_err(|error| error.on_shard(self.config.shard)),
             None => Ok(None),
         }
     }
@@ -221,7 +234,9 @@ impl Core {
         keys: &[K],
     ) -> Result<Vec<Option<Bytes>>> {
         match self.directory_at(frame, name.path()).await? {
-            Some(directory) => read::get_many(frame, &self.cache, directory, keys).await,
+            Some(directory) => read::get_many(frame, &self.cache, directory, keys)
+                .await
+                .map_err(|error| error.on_shard(self.config.shard)),
             None => Ok(vec![None; keys.len()]),
         }
     }
@@ -235,21 +250,85 @@ impl Core {
         }
     }
 
-    /// The names under a directory (or of the top level), in order: at most `limit` of those after `after`.
+    /// The names under a directory, in order: at most `limit` of those after `after`.
     pub(crate) async fn children(
         &self,
         frame: &Frame,
-        name: Option<&Name>,
+        path: &str,
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<String>> {
-        let parent = match name {
-            None => TOP,
-            Some(name) => match self.directory_at(frame, name.path()).await? {
-                Some(directory) => directory.0,
-                None => return Ok(Vec::new()),
-            },
+        match self.directory_at(frame, path).await? {
+            Some(directory) => self.names_under(frame, directory.0, after, limit).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The paths of the shard's roots, in the order of their components: at most `limit` of those after `after`.
+    pub(crate) async fn roots(
+        &self,
+        frame: &Frame,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>> {
+        let after: Vec<&str> = after.map(|after| after.split('/').collect()).unwrap_or_default();
+        let components = self.config.fixed.root_components;
+        let mut roots = Vec::new();
+        self.roots_under(frame, String::new(), TOP, components, &after, limit, &mut roots).await?;
+        Ok(roots)
+    }
+
+    /// Adds the roots that have so many components more than a prefix, those after `after`.
+    #[expect(clippy::too_many_arguments, reason = "a step of a recursion")]
+    fn roots_under<'a>(
+        &'a self,
+        frame: &'a Frame,
+        prefix: String,
+        parent: u64,
+        components: u8,
+        after: &'a [&'a str],
+        limit: usize,
+        roots: &'a mut Vec<String>,
+    ) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>> {
+        let path = move |name: &str| match prefix.is_empty() {
+            true => name.to_string(),
+            false => format!("{prefix}/{name}"),
         };
+        Box::pin(async move {
+            let first = after.first().copied();
+            if components <= 1 {
+                let names = self.names_under(frame, parent, first, limit - roots.len()).await?;
+                roots.extend(names.iter().map(|name| path(name)));
+                return Ok(());
+            }
+            // What `after` lies under goes on behind it; what comes later is taken whole.
+            let mut rest = after.get(1..).unwrap_or_default();
+            let mut next = match first {
+                Some(first) => Some(first.to_string()),
+                None => self.names_under(frame, parent, None, 1).await?.pop(),
+            };
+            while let Some(name) = next
+                && roots.len() < limit
+            {
+                let inner = path(&name);
+                if let Some(id) = self.directory_at(frame, &inner).await? {
+                    self.roots_under(frame, inner, id.0, components - 1, rest, limit, roots).await?;
+                }
+                rest = &[];
+                next = self.names_under(frame, parent, Some(&name), 1).await?.pop();
+            }
+            Ok(())
+        })
+    }
+
+    /// The names under a directory's number (or of the top level), in order.
+    async fn names_under(
+        &self,
+        frame: &Frame,
+        parent: u64,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>> {
         let mut range = RangeOf::prefix(&parent.to_be_bytes());
         if let Some(after) = after {
             range.low = Bound::Excluded(Bytes::from(Core::catalog_key(parent, after)));

@@ -89,7 +89,7 @@ pub(crate) fn run(options: BenchOptions) -> Result<(), Failure> {
     let mut report = Report {
         format: FORMAT,
         version: env!("CARGO_PKG_VERSION"),
-        command: std::env::args().collect(),
+        command: std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect(),
         started_unix: started,
         interrupted: false,
         failure: None,
@@ -98,7 +98,7 @@ pub(crate) fn run(options: BenchOptions) -> Result<(), Failure> {
             shards: engine.shards(),
             io: engine.io_kind().to_string(),
             io_fallback: engine.io_fallback().map(str::to_string),
-            folder: folder.path().to_path_buf(),
+            folder: folder.path().display().to_string(),
             file_system: place::file_system(folder.path()),
         },
         options,
@@ -168,10 +168,15 @@ fn introduce(report: &Report) {
     let Report { engine, machine, options, .. } = report;
     let on = format!("{} on {}", engine.file_system.kind, engine.file_system.device);
     say(format!(
-        "quipu {}: {} shards on {} cores ({}), {}, Linux {}",
-        report.version, engine.shards, machine.cores, machine.cpu, engine.io, machine.kernel
+        "quipu {}: {} on {} ({}), {}, Linux {}",
+        report.version,
+        units::counted(engine.shards.into(), "shard", "shards"),
+        units::counted(machine.cores as u64, "core", "cores"),
+        machine.cpu,
+        engine.io,
+        machine.kernel
     ));
-    say(format!("data in {} ({on}), durability {}", engine.folder.display(), options.durability));
+    say(format!("data in {} ({on}), durability {}", engine.folder, options.durability));
     say(format!(
         "{} keys of {} bytes in {} directories, values of {} bytes, {} in flight a shard, seed {}\n",
         units::thousands(options.keys.into()),
@@ -187,8 +192,7 @@ fn introduce(report: &Report) {
     if engine.file_system.in_memory {
         eprintln!(
             "quipu: warning: {} is in memory ({}), where nothing is durable and no figure means anything",
-            engine.folder.display(),
-            engine.file_system.kind
+            engine.folder, engine.file_system.kind
         );
     }
 }

@@ -9,7 +9,6 @@ use super::system::{Cpu, Machine};
 use super::verify::Verification;
 use super::workload::OpKind;
 use serde::Serialize;
-use std::path::PathBuf;
 
 /// Everything about one run. Latencies in nanoseconds, times in seconds, sizes in bytes.
 #[derive(Serialize)]
@@ -48,7 +47,7 @@ pub(crate) struct EngineReport {
     pub(crate) io: String,
     /// Why it fell back.
     pub(crate) io_fallback: Option<String>,
-    pub(crate) folder: PathBuf,
+    pub(crate) folder: String,
     pub(crate) file_system: FileSystem,
 }
 
