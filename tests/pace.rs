@@ -6,14 +6,9 @@
 mod common;
 
 use common::*;
-use quipu::CarryKind;
 use quipu::disk::simulated::SplitMix64;
 use quipu::disk::{SimulatedFolder, SimulatedOptions};
-
-/// What a turn may merge beyond its slice: an entry may be as large as the largest value, and a part of the base that
-/// a fold passes over is counted whole.
-const SLICE_BYTES: u64 = 64 << 10;
-const BEYOND_BYTES: u64 = 192 << 10;
+use quipu_simulator::invariants::PaceCheck;
 
 fn pace(seed: u64, disk: impl Fn(&mut SplitMix64) -> SimulatedOptions) {
     let mut random = SplitMix64::new(seed);
@@ -24,21 +19,11 @@ fn pace(seed: u64, disk: impl Fn(&mut SplitMix64) -> SimulatedOptions) {
     let options = free_options(&mut random, options);
     let folder = SimulatedFolder::new();
     let mut runner = Runner::open(&folder, disk(&mut random), &options, &history);
-    let (mut merged, mut most) = (0, 0);
-    runner.advance_with(u64::MAX / 2, |runner| {
-        let picture = runner.shard.picture();
-        for carry in picture.carries.iter().filter(|carry| carry.kind != CarryKind::Spill) {
-            assert!(picture.newest < carry.deadline, "{carry:?} at commit {}", picture.newest);
-        }
-        let bytes = picture.merged_bytes - merged;
-        merged = picture.merged_bytes;
-        most = most.max(bytes);
-        // Two turns at most between two looks, each with its slice.
-        assert!(bytes <= 2 * (SLICE_BYTES + BEYOND_BYTES), "{bytes} bytes merged in a turn");
-    });
+    let mut pace = PaceCheck::default();
+    runner.advance_with(u64::MAX / 2, |runner| pace.check(&runner.shard.picture()));
     runner.settle();
     runner.check();
-    assert!(most > 0);
+    assert!(pace.most > 0);
 }
 
 #[test]

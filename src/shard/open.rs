@@ -53,7 +53,7 @@ impl Core {
     ) -> Result<(Rc<Core>, ShardRecovery)> {
         let started = io.now();
         let identity = Identity { engine: config.fixed.engine, shard: config.shard };
-        let mut manifest = Manifest::open(&io, identity).await?;
+        let mut manifest = Manifest::open(&io, identity, config.manifest_bytes).await?;
         let cache = Rc::new(BlockCache::new(cache_bytes as u64));
 
         // 1. What the manifest holds.

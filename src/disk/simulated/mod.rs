@@ -137,6 +137,11 @@ impl SimulatedFolder {
         self.state.borrow().files()
     }
 
+    /// The names of the files that reads see now, sorted.
+    pub fn names(&self) -> Vec<String> {
+        self.state.borrow().names()
+    }
+
     /// The files as they are after the worst crash (nothing that is not durable is kept).
     pub fn durable_files(&self) -> BTreeMap<String, Vec<u8>> {
         self.state.borrow().durable_files()

@@ -346,6 +346,11 @@ impl State {
         self.forget_unreachable();
     }
 
+    /// The names that reads see.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.names.keys().cloned().collect()
+    }
+
     /// The files that reads see.
     pub(super) fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let bytes = |content| self.contents.get(content).map_or(Vec::new(), |c| c.volatile().to_vec());
