@@ -8,11 +8,12 @@ mod common;
 use common::*;
 use quipu::disk::SimulatedFolder;
 use quipu::disk::simulated::SplitMix64;
+use quipu::levels::Commit;
 use quipu::simulation::SimulatedShard;
 use quipu_simulator::invariants::{check_alignment, check_settled_alignment};
 
 fn check(shard: &SimulatedShard) {
-    check_alignment(shard, &shard.picture());
+    check_alignment(shard, &shard.picture(), Commit::ZERO);
 }
 
 #[test]
@@ -33,7 +34,7 @@ fn files_hold_whole_windows() {
                 continue;
             }
             runner.settle();
-            check_settled_alignment(&runner.shard, &runner.shard.picture());
+            check_settled_alignment(&runner.shard, &runner.shard.picture(), Commit::ZERO);
             break;
         }
     });

@@ -103,6 +103,7 @@ pub fn free_options(random: &mut SplitMix64, options: Options) -> Options {
         .log_files_max(4 + random.below(8) as usize)
         .log_depth(1 + random.below(4) as usize)
         .group_bytes(*pick(random, &[4 << 10, 16 << 10, 48 << 10]))
+        .mailbox(1)
 }
 
 /// As [`fixed_options`], and smaller still: what is rare with them is common.

@@ -135,9 +135,9 @@ fn tell(plan: &Plan, failure: &Failure, budget: Duration) {
         println!("  options {:?}", small.options());
         println!("  open {:?}", small.open);
         for action in &small.actions {
-            println!("  {}", cut(&format!("{action:?}"), 400));
+            println!("  {}", cut(&action.to_string(), 300));
         }
-        println!("  {} ({})", cut(&failure.message, 3000), failure.place);
+        println!("  {} ({})", cut(&failure.message, 1500), failure.place);
     } else {
         println!("  it does not fail so again: something in the run is not decided by the seed");
     }

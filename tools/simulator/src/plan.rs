@@ -156,6 +156,27 @@ pub enum Action {
     },
 }
 
+impl std::fmt::Display for Action {
+    /// As [`Debug`](std::fmt::Debug), with long keys and values cut.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let short = |bytes: &[u8]| {
+            let text: String = String::from_utf8_lossy(bytes).chars().take(12).collect();
+            if bytes.len() > 12 { format!("{text:?}…{}", bytes.len()) } else { format!("{text:?}") }
+        };
+        match self {
+            Action::Commit { route, buffered, step: Step::Batch(changes) } => {
+                write!(f, "Commit {route:?}{}", if *buffered { " buffered" } else { "" })?;
+                for (path, key, value) in changes {
+                    let value = value.as_ref().map_or("deleted".into(), |value| short(value));
+                    write!(f, ", {path} {} = {value}", short(key))?;
+                }
+                Ok(())
+            }
+            other => write!(f, "{other:?}"),
+        }
+    }
+}
+
 /// A run. See the module.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {

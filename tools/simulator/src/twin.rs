@@ -2,9 +2,8 @@
 
 use crate::model::Step;
 use quipu::disk::{SimulatedFolder, SimulatedOptions};
-use quipu::levels::Commit;
 use quipu::simulation::{SimulatedShard, Tuning};
-use quipu::{Batch, Options, Retention, SegmentInfo, SegmentKind};
+use quipu::{Batch, Options, SegmentInfo, SegmentKind};
 
 /// The files that the arithmetic asks for.
 fn lasting(shard: &SimulatedShard) -> Vec<SegmentInfo> {
@@ -27,26 +26,12 @@ fn open(folder: &SimulatedFolder, options: &Options, tuning: Tuning) -> Simulate
 pub(crate) fn compare(
     options: &Options,
     steps: &[Step],
-    changes: &[(Commit, Retention)],
     tuning: Tuning,
     shard: &SimulatedShard,
 ) {
     let folder = SimulatedFolder::new();
     let mut twin = open(&folder, options, tuning);
-    let mut changes = changes.iter();
-    let mut change = changes.next();
-    for at in 0..=steps.len() {
-        while let Some((commit, retention)) = change
-            && commit.0 == at as u64
-        {
-            twin.settle();
-            if let Err(error) = twin.close() {
-                panic!("the twin does not close: {error}");
-            }
-            twin = open(&folder, &options.clone().retention(*retention), tuning);
-            change = changes.next();
-        }
-        let Some(step) = steps.get(at) else { break };
+    for (at, step) in steps.iter().enumerate() {
         let engine = twin.engine().clone();
         let directory = |path: &str| match engine.directory(path) {
             Ok(directory) => directory,

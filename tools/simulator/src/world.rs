@@ -20,7 +20,7 @@ use quipu::disk::SimulatedFolder;
 use quipu::disk::simulated::SplitMix64;
 use quipu::levels::{Commit, Divisor, History};
 use quipu::simulation::{Left, SimulatedShard, Tuning};
-use quipu::{Batch, Bytes, CarryKind, CommitId, Directory, Durability, Error, Options, Result, Retention};
+use quipu::{Batch, Bytes, CarryKind, CommitId, Directory, Durability, Error, Options, Result};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -119,8 +119,8 @@ pub struct World<'a> {
     pub(crate) states: Vec<Model>,
     /// The step of each commit but the one before any.
     steps: Vec<Step>,
-    /// When the retention changed.
-    changes: Vec<(Commit, Retention)>,
+    /// When the retention was last changed.
+    changed: Commit,
     pub(crate) history: History,
     cover: CoverCheck,
     /// What was done.
@@ -137,7 +137,7 @@ impl<'a> World<'a> {
             folder: SimulatedFolder::new(),
             states: vec![Model::default()],
             steps: Vec::new(),
-            changes: Vec::new(),
+            changed: Commit::ZERO,
             history: History::new(plan.retention),
             cover: CoverCheck::default(),
             coverage: Coverage::default(),
@@ -313,6 +313,7 @@ impl<'a> World<'a> {
                 break;
             }
         }
+        let changed = self.changed;
         let session = self.session();
         assert!(session.arrivals.is_empty(), "asleep, with commits waiting: {:?}", session.shard);
         let waiting = session.unacknowledged.len();
@@ -320,7 +321,7 @@ impl<'a> World<'a> {
         assert!(session.reads.is_empty(), "asleep, with reads waiting: {:?}", session.shard);
         let picture = session.shard.picture();
         assert!(picture.carries.is_empty(), "settled, yet in flight: {picture:?}");
-        check_settled_alignment(&session.shard, &picture);
+        check_settled_alignment(&session.shard, &picture, changed);
         self.cover.check_settled(&picture);
         self.check_no_orphans();
     }
@@ -421,7 +422,7 @@ impl<'a> World<'a> {
         }
         session.looked = Some(signature);
         let picture = session.shard.picture();
-        check_alignment(&session.shard, &picture);
+        check_alignment(&session.shard, &picture, self.changed);
         self.cover.check(&picture);
         session.pace.check(&picture);
         let carries: Vec<(CarryKind, Commit)> =
@@ -545,7 +546,8 @@ impl<'a> World<'a> {
         if wanted != self.history.retention {
             self.coverage.hit("retention changed");
             self.history = self.history.change(wanted, newest);
-            self.changes.push((newest, wanted));
+            // At least 1, to tell it from none.
+            self.changed = newest.max(Commit(1));
         }
         self.session = Some(Session::new(shard));
         let picture = self.session().shard.picture();
@@ -612,10 +614,11 @@ impl<'a> World<'a> {
     pub fn finish(mut self) -> Coverage {
         self.settle();
         self.check_newest();
-        if self.plan.twin {
+        // What a carry keeps depends on the retention by then, so a change makes the files a matter of time.
+        if self.plan.twin && self.changed == Commit::ZERO {
             self.coverage.hit("twins");
             let Some(session) = self.session.take() else { panic!("no session is open") };
-            crate::twin::compare(&self.options, &self.steps, &self.changes, TUNING, &session.shard);
+            crate::twin::compare(&self.options, &self.steps, TUNING, &session.shard);
             session.shard.kill();
         } else if let Some(session) = self.session.take() {
             session.shard.kill();
