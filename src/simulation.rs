@@ -17,6 +17,7 @@ use crate::disk::io::Io;
 use crate::disk::simulated::{Simulated, SimulatedFolder, SimulatedOptions, SplitMix64};
 use crate::engine::{Directory, Engine, ShardRecovery};
 use crate::error::{Error, Result};
+use crate::log::Identity;
 use crate::manifest::FILE_BYTES_MIN as MANIFEST_BYTES_MIN;
 use crate::levels::{Commit, History, Piece, Shape, Span};
 use crate::options::{Fixed, Options};
@@ -257,7 +258,13 @@ impl SimulatedShard {
             return Left::More;
         }
         if self.core.io.in_flight() > 0 {
-            self.core.io.wait();
+            // Where the disk takes its time, what is due by the clock comes first.
+            match (self.folder.earliest(), until) {
+                (Some(earliest), Some(until)) if until < earliest => {
+                    self.folder.advance(until.saturating_sub(self.core.io.now()));
+                }
+                _ => self.core.io.wait(),
+            }
             return Left::More;
         }
         let Some(until) = until else { return Left::Nothing };
@@ -374,6 +381,12 @@ impl SimulatedShard {
         self.core.durable()
     }
 
+    /// Why the shard takes no commits any more, or why its compaction stands still, if so.
+    pub fn trouble(&self) -> Option<Error> {
+        let state = self.core.state.borrow();
+        state.poisoned.clone().or_else(|| state.compaction.stalled().cloned())
+    }
+
     /// Numbers that differ whenever [`picture`](Self::picture) does, cheaper than that.
     pub fn signature(&self) -> [u64; 5] {
         let state = self.core.state.borrow();
@@ -413,6 +426,11 @@ impl std::fmt::Debug for SimulatedShard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "SimulatedShard({:?})", self.picture())
     }
+}
+
+/// The newest commit of which any intact group in a log file of a simulated shard says that it was durable.
+pub fn log_tells(file: &[u8]) -> Commit {
+    crate::log::durable_told(Identity { engine: ENGINE, shard: 0 }, file)
 }
 
 /// A reply that nobody waits for.

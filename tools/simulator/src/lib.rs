@@ -3,7 +3,7 @@
 //!
 //! 1. [`plan`] makes a run from a seed, as plain data: options, and a list of actions and faults.
 //! 2. [`run`] carries it out on a shard ([`world`]), and catches panics.
-//! 3. [`world`] keeps a plain model of every commit's state, and checks after each step; [`invariants`] are those
+//! 3. [`faults`] says what goes wrong with the disk; [`world`] keeps a plain model of every commit's state, and checks after each step; [`invariants`] are those
 //!    of the design; [`twin`] compares the files with those of an undisturbed run.
 //! 4. [`shrink`] drops what a failure does not need.
 //!
@@ -11,6 +11,7 @@
 
 pub mod choices;
 pub mod coverage;
+pub mod faults;
 pub mod invariants;
 pub mod model;
 pub mod plan;

@@ -8,6 +8,7 @@
 //! is expected to be refused.
 
 use crate::choices::{self, Profile, pick};
+use crate::faults::{FaultEvent, Harm};
 use crate::model::{PATHS, Step, is_within};
 use quipu::disk::simulated::SplitMix64;
 use quipu::{Options, Retention};
@@ -145,6 +146,10 @@ pub enum Action {
     Hold(Hold),
     /// One is let go.
     Release(u8),
+    /// A fault waits for its operation.
+    Fault(FaultEvent),
+    /// The disk is well again.
+    Heal,
     /// The session ends, and another begins.
     Restart {
         /// How it ends.
@@ -182,6 +187,8 @@ impl std::fmt::Display for Action {
 pub struct Plan {
     /// The seed that it was made from.
     pub seed: u64,
+    /// What may go wrong.
+    pub harm: Harm,
     /// Decides the options that are part of the data.
     pub options: u64,
     /// The first retention.
@@ -291,6 +298,12 @@ impl Plan {
         let buffered_percent = *pick(random, &[0, 0, 10, 50, 100]);
         let reads_percent = *pick(random, &[0, 5, 25]);
         let commits_per_session = *pick(random, &[6, 20, 50]);
+        let harm = *pick(random, &[Harm::Benign, Harm::Benign, Harm::Failing, Harm::Failing, Harm::Damaging]);
+        let faults_percent = match harm {
+            Harm::Benign => *pick(random, &[0, 2]),
+            Harm::Failing => *pick(random, &[3, 10]),
+            Harm::Damaging => *pick(random, &[2, 5]),
+        };
         let mut number = 0;
         let mut actions = Vec::new();
         for _ in 0..sessions {
@@ -307,6 +320,13 @@ impl Plan {
                     0 => actions.push(Action::Turns(1 + random.below(10) as u16)),
                     1 | 2 => actions.push(Action::Turns(1)),
                     _ => {}
+                }
+                if random.chance(faults_percent) {
+                    let kind = if random.chance(10) { Harm::Benign } else { harm };
+                    actions.push(Action::Fault(FaultEvent::new(random, kind)));
+                }
+                if harm == Harm::Failing && random.chance(3) {
+                    actions.push(Action::Heal);
                 }
                 if random.chance(reads_percent) {
                     let held = random.chance(30);
@@ -345,7 +365,7 @@ impl Plan {
                 reopen: reopen(random),
             });
         }
-        Plan { seed, options, retention, open, actions, twin: random.chance(20) }
+        Plan { seed, harm, options, retention, open, actions, twin: random.chance(20) }
     }
 
     /// The options that are part of the data.

@@ -61,6 +61,8 @@ fn perform(world: &mut World<'_>, action: &Action) {
         Action::Read { view, what, wait } => world.read(*view, what, *wait),
         Action::Hold(hold) => world.hold(*hold),
         Action::Release(place) => world.release(*place),
+        Action::Fault(event) => world.arm(*event),
+        Action::Heal => world.heal(),
         Action::Restart { end, seed, reopen } => world.restart(*end, *seed, reopen),
     }
 }
@@ -80,6 +82,9 @@ pub fn run(plan: &Plan) -> Result<Coverage, Failure> {
         for action in &plan.actions {
             at += 1;
             perform(&mut world, action);
+            if world.is_over() {
+                break;
+            }
         }
         ManuallyDrop::into_inner(world).finish()
     }));

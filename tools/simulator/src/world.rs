@@ -12,6 +12,7 @@
 
 use crate::choices;
 use crate::coverage::Coverage;
+use crate::faults::{Background, FaultEvent, Harm, Injector};
 use crate::invariants::{CoverCheck, PaceCheck, check_alignment, check_settled_alignment};
 use crate::model::{Model, PATHS, Refusal, Step};
 use crate::plan::{End, Plan, Reopen, Route};
@@ -36,6 +37,9 @@ const TUNING: Tuning = Tuning { manifest_bytes: 32 << 10, part_bytes: Some(8 << 
 
 /// More turns than anything takes that ends.
 const TURNS_MAX: u64 = 200_000;
+
+/// After so many turns compaction that stands still is taken to stand still for ever.
+const TROUBLED_TURNS: u64 = 3000;
 
 /// Where a task leaves its result.
 pub(crate) type Cell<T> = Rc<RefCell<Option<T>>>;
@@ -123,6 +127,9 @@ pub struct World<'a> {
     changed: Commit,
     pub(crate) history: History,
     cover: CoverCheck,
+    injector: Rc<RefCell<Injector>>,
+    /// The disk has destroyed so much that the shard does not open any more.
+    over: bool,
     /// What was done.
     pub coverage: Coverage,
     pub(crate) session: Option<Session>,
@@ -140,9 +147,13 @@ impl<'a> World<'a> {
             changed: Commit::ZERO,
             history: History::new(plan.retention),
             cover: CoverCheck::default(),
+            injector: Rc::default(),
+            over: false,
             coverage: Coverage::default(),
             session: None,
         };
+        let injector = world.injector.clone();
+        world.folder.set_faults(move |site| injector.borrow_mut().ask(site));
         world.open(&plan.open, Bounds { least: Commit::ZERO, most: Commit::ZERO });
         world
     }
@@ -287,6 +298,58 @@ impl<'a> World<'a> {
         panic!("a task does not come to an end: {:?}", self.session().shard);
     }
 
+    // The disk.
+
+    /// A fault waits for its operation.
+    pub(crate) fn arm(&mut self, event: FaultEvent) {
+        self.injector.borrow_mut().arm(event);
+    }
+
+    /// The disk is well again.
+    pub(crate) fn heal(&mut self) {
+        self.injector.borrow_mut().heal();
+    }
+
+    /// Whether the run ends here.
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// Whether something has gone wrong that was not made good.
+    fn is_disturbed(&self) -> bool {
+        self.plan.harm != Harm::Benign && self.injector.borrow().fired > 0
+    }
+
+    /// An error is the right answer only where the disk has done something.
+    pub(crate) fn tolerate(&mut self, error: &Error, what: &str) {
+        let right = self.is_disturbed()
+            && match self.plan.harm {
+                Harm::Benign => false,
+                Harm::Failing => is_failure(error),
+                Harm::Damaging => self.is_damage(error),
+            };
+        assert!(right, "{what} failed: {error} ({error:?})");
+        self.coverage.hit("errors told");
+    }
+
+    /// Whether an error names what the disk has harmed.
+    fn is_damage(&self, error: &Error) -> bool {
+        let harmed = self.folder.harmed();
+        let any = |kind: &str| harmed.iter().any(|name| name.starts_with(kind));
+        match error {
+            Error::Damaged { file, .. } | Error::Io { file, .. } => {
+                // A manifest that lost an edit shows where another file contradicts it; and the log as a whole, where
+                // it breaks off.
+                harmed.contains(file)
+                    || any("manifest")
+                    || (file.starts_with("log") && any("log-"))
+                    || (file == "catalog" && !harmed.is_empty())
+            }
+            Error::Poisoned { source, .. } => self.is_damage(source),
+            _ => false,
+        }
+    }
+
     // Steps.
 
     /// One turn, and a look at what it did.
@@ -307,11 +370,19 @@ impl<'a> World<'a> {
     /// Turns until nothing is left to do; then everything must be in order.
     pub(crate) fn settle(&mut self) {
         self.coverage.hit("settled");
+        // What fails for good would be tried again for ever.
+        self.heal();
         for turns in 0.. {
             assert!(turns < TURNS_MAX, "the shard does not settle: {:?}", self.session().shard);
             if self.turn() != Left::More {
                 break;
             }
+            if turns > TROUBLED_TURNS && self.is_troubled() {
+                return;
+            }
+        }
+        if self.is_troubled() {
+            return;
         }
         let changed = self.changed;
         let session = self.session();
@@ -326,11 +397,21 @@ impl<'a> World<'a> {
         self.check_no_orphans();
     }
 
+    /// Whether the shard is poisoned, or its compaction stands still, as it may.
+    fn is_troubled(&mut self) -> bool {
+        let trouble = self.session().shard.trouble();
+        if let Some(error) = &trouble {
+            self.tolerate(error, "the shard");
+        }
+        trouble.is_some()
+    }
+
     /// The files of segments that the folder holds are those that should be there.
     fn check_no_orphans(&mut self) {
-        // What a snapshot reads stays.
+        // What a snapshot reads stays; and what was given up may lie about until the next opening.
+        let disturbed = self.is_disturbed();
         let session = self.session();
-        if !session.held.is_empty() {
+        if !session.held.is_empty() || disturbed {
             return;
         }
         let ours = |name: &String| ["segment-", "spill-", "base-"].iter().any(|kind| name.starts_with(kind));
@@ -437,11 +518,6 @@ impl<'a> World<'a> {
         session.carries = carries;
     }
 
-    /// An error is the right answer only where the disk did something.
-    pub(crate) fn tolerate(&mut self, error: &Error, what: &str) {
-        panic!("{what} failed: {error} ({error:?})");
-    }
-
     // Sessions.
 
     /// Ends the session, and begins another.
@@ -451,16 +527,30 @@ impl<'a> World<'a> {
     }
 
     /// Ends the session. Answers what may be found.
-    fn end(&mut self, end: End, seed: u64) -> Bounds {
+    fn end(&mut self, mut end: End, seed: u64) -> Bounds {
         let random = &mut SplitMix64::new(seed);
         self.observe();
+        if self.plan.harm != Harm::Benign && matches!(end, End::Close | End::ClosePower) {
+            // Which of those that wait would be refused is not known beforehand.
+            for _ in 0..TROUBLED_TURNS {
+                let session = self.session();
+                if session.arrivals.is_empty() && session.posted.is_empty() {
+                    break;
+                }
+                self.turn();
+            }
+            let session = self.session();
+            if !session.arrivals.is_empty() || !session.posted.is_empty() {
+                end = End::Kill;
+            }
+        }
         let Some(mut session) = self.session.take() else { panic!("no session is open") };
         session.held.clear();
         session.reads.clear();
         session.directories.clear();
         let newest = session.shard.newest();
-        let least = session.shard.durable();
-        assert!(least >= session.promised, "{} was promised, {least} is durable", session.promised);
+        let durable = session.shard.durable();
+        assert!(durable >= session.promised, "{} was promised, {durable} is durable", session.promised);
         let picture = session.shard.picture();
         self.coverage.hit(match end {
             End::Power => "end: power failure",
@@ -485,17 +575,19 @@ impl<'a> World<'a> {
                         self.states.push(next);
                     }
                 }
+                let all = self.newest();
+                let mut least = all;
                 if let Err(error) = session.shard.close() {
                     self.tolerate(&error, "closing");
+                    least = durable;
                 }
                 if end == End::ClosePower {
                     self.folder.crash(random);
                 }
-                let all = self.newest();
-                return Bounds { least: all, most: all };
+                return Bounds { least, most: all };
             }
         }
-        Bounds { least, most: newest }
+        Bounds { least: durable, most: newest }
     }
 
     /// Opens the shard, with crashes on the way, and holds what is found against the model.
@@ -521,14 +613,31 @@ impl<'a> World<'a> {
                 }
             }
         }
-        let mut opening = self.begin(random, &options);
+        let mut tries = 0;
         let shard = loop {
-            match opening.step() {
-                None => {}
-                Some(Ok(shard)) => break shard,
-                Some(Err(error)) => {
+            let fired = self.injector.borrow().fired;
+            let mut opening = self.begin(random, &options);
+            let opened = loop {
+                if let Some(opened) = opening.step() {
+                    break opened;
+                }
+            };
+            match opened {
+                Ok(shard) => break shard,
+                Err(error) => {
                     self.tolerate(&error, "opening");
-                    return;
+                    self.coverage.hit("opening refused");
+                    // Nothing went wrong this time: so it will be for ever.
+                    if self.injector.borrow().fired == fired {
+                        assert!(self.plan.harm == Harm::Damaging, "the disk is well, and it does not open: {error}");
+                        self.coverage.hit("runs that end since the log or the manifest is damaged");
+                        self.over = true;
+                        return;
+                    }
+                    tries += 1;
+                    if tries > 2 {
+                        self.heal();
+                    }
                 }
             }
         };
@@ -537,7 +646,11 @@ impl<'a> World<'a> {
         self.coverage.add("recovery: carries resumed", shard.recovery().carries as u64);
         self.coverage.add("recovery: orphans removed", shard.recovery().orphans as u64);
         let newest = shard.newest();
-        assert!(newest >= bounds.least, "{newest} is there, and {} was durable", bounds.least);
+        if newest < bounds.least && self.plan.harm == Harm::Damaging {
+            self.excuse(newest, bounds.least);
+        } else {
+            assert!(newest >= bounds.least, "{newest} is there, and {} was durable", bounds.least);
+        }
         assert!(newest <= bounds.most, "{newest} is there, and {} was the last", bounds.most);
         assert_eq!(shard.durable(), newest, "what was recovered is durable");
         self.coverage.add("recovery: commits lost", self.newest().0 - newest.0);
@@ -556,8 +669,27 @@ impl<'a> World<'a> {
         self.check_newest();
     }
 
+    /// Fewer commits are there than were durable. That is so only where the disk has destroyed a part of the log, and
+    /// nothing that is left of it tells.
+    fn excuse(&mut self, newest: Commit, durable: Commit) {
+        let harmed = self.folder.harmed();
+        assert!(
+            harmed.iter().any(|name| name.starts_with("log-")),
+            "{newest} is there, {durable} was durable, and the log is whole; harmed: {harmed:?}"
+        );
+        for (name, bytes) in self.folder.files() {
+            if name.starts_with("log-") {
+                let told = quipu::simulation::log_tells(&bytes);
+                assert!(told <= newest, "{newest} is there, {durable} was durable, and {name} tells of {told}");
+            }
+        }
+        self.coverage.hit("commits that the disk destroyed, and nothing tells of");
+    }
+
     fn begin(&self, random: &mut SplitMix64, options: &Options) -> quipu::simulation::Opening {
-        let disk = choices::disk(random);
+        let mut disk = choices::disk(random);
+        disk.queue_entries = *choices::pick(random, &[usize::MAX, usize::MAX, 1, 3, 8]);
+        self.injector.borrow_mut().session(Background::new(random), random.next_u64());
         match SimulatedShard::begin_tuned(&self.folder, disk, options, TUNING) {
             Ok(opening) => opening,
             Err(error) => panic!("the options are good: {error}"),
@@ -612,19 +744,47 @@ impl<'a> World<'a> {
 
     /// Ends the run: settles, looks at everything, and compares the files with those of a twin.
     pub fn finish(mut self) -> Coverage {
-        self.settle();
-        self.check_newest();
-        // What a carry keeps depends on the retention by then, so a change makes the files a matter of time.
-        if self.plan.twin && self.changed == Commit::ZERO {
-            self.coverage.hit("twins");
+        self.heal();
+        if !self.over && self.is_troubled() {
+            // It goes on once it is opened again.
+            let reopen = Reopen { seed: self.plan.seed, crashes: Vec::new(), retention: None };
+            self.restart(End::Kill, 0, &reopen);
+        }
+        if !self.over {
+            self.settle();
+            self.check_newest();
+            let troubled = self.is_troubled();
+            assert!(!troubled || self.plan.harm == Harm::Damaging, "the disk is well, and the shard is not");
+            // What a carry keeps depends on the retention by then, so a change makes the files a matter of time.
             let Some(session) = self.session.take() else { panic!("no session is open") };
-            crate::twin::compare(&self.options, &self.steps, TUNING, &session.shard);
-            session.shard.kill();
-        } else if let Some(session) = self.session.take() {
+            if self.plan.twin && self.changed == Commit::ZERO && self.plan.harm != Harm::Damaging {
+                self.coverage.hit("twins");
+                crate::twin::compare(&self.options, &self.steps, TUNING, &session.shard);
+            }
             session.shard.kill();
         }
         self.coverage.add("commits", self.steps.len() as u64);
+        self.coverage.hit(match self.plan.harm {
+            Harm::Benign => "runs: benign",
+            Harm::Failing => "runs: failing",
+            Harm::Damaging => "runs: damaging",
+        });
+        for (name, count) in self.folder.effects() {
+            self.coverage.add(name, count);
+        }
+        self.coverage.merge(&self.injector.borrow().coverage);
+        // The folder holds the plan of faults, and that the injector.
+        self.folder.clear_faults();
         self.coverage
+    }
+}
+
+/// Whether an error says that the disk refused something.
+fn is_failure(error: &Error) -> bool {
+    match error {
+        Error::Io { .. } | Error::NoSpace { .. } => true,
+        Error::Poisoned { source, .. } => is_failure(source),
+        _ => false,
     }
 }
 
