@@ -96,7 +96,10 @@ impl Core {
             }
         };
         let mut log = Log::recover(&io, log, identity, floor, &mut apply).await?;
-        let newest = tip.view.sources.iter().map(|source| source.span().last).max().unwrap_or(base_end);
+        // Parts of a fold that was interrupted end above the base.
+        let parts = tip.view.parts.iter().map(|part| part.segment.meta().identity.last);
+        let sources = tip.view.sources.iter().map(|source| source.span().last);
+        let newest = sources.chain(parts).max().unwrap_or(base_end);
         if newest > tip.schedule.at {
             let at = tip.schedule.at;
             let why = format!("the log ends at commit {at}, but segments hold commits up to {newest}");
