@@ -99,7 +99,13 @@ impl CoverCheck {
     /// At any moment.
     pub fn check(&mut self, picture: &Picture) {
         check_contiguous(picture);
-        self.lowest = self.lowest.min(picture.shape.flush_level);
+        // Between two looks it may have been lower, too.
+        let windows = picture.pieces.iter().filter_map(|piece| match piece {
+            Piece::Segment(window) => Some(window.level()),
+            _ => None,
+        });
+        let lowest = windows.chain([picture.shape.flush_level]).min();
+        self.lowest = lowest.map_or(self.lowest, |lowest| lowest.min(self.lowest));
         let live = picture.pieces.iter().filter(|piece| !matches!(piece, Piece::Spill(_))).count();
         self.highest = self.highest.max(picture.shape.base_level);
         self.without_base |= picture.shape.base_level.is_none();
