@@ -13,7 +13,7 @@ use quipu::simulation::SimulatedShard;
 use quipu_simulator::invariants::{check_alignment, check_settled_alignment};
 
 fn check(shard: &SimulatedShard) {
-    check_alignment(shard, &shard.picture(), Commit::ZERO);
+    check_alignment(shard, &shard.picture(), Commit::ZERO, false);
 }
 
 #[test]

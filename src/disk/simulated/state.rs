@@ -351,10 +351,9 @@ impl State {
                 self.effects.hit(if forgot { effects::FLUSH_FORGOT } else { effects::FLUSH_FAILED });
                 failed(errno)
             }
+            // Names are in a journal, which does not forget.
             (Fault::Forgets(errno), Work::SyncFolder { .. }) => {
-                let forgot = !self.pending_names.is_empty();
-                self.decide_names(random);
-                self.effects.hit(if forgot { effects::FLUSH_FORGOT } else { effects::FLUSH_FAILED });
+                self.effects.hit(effects::FLUSH_FAILED);
                 failed(errno)
             }
             (Fault::Lost, Work::Sync { content, .. }) => {

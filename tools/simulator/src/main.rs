@@ -3,6 +3,7 @@
 
 use clap::Parser;
 use quipu_simulator::coverage::Coverage;
+use quipu_simulator::faults::ROWS;
 use quipu_simulator::plan::Plan;
 use quipu_simulator::run::{Failure, run};
 use quipu_simulator::shrink::shrink;
@@ -95,6 +96,7 @@ fn main() -> ExitCode {
         report(&coverage);
     }
     let cycles = coverage.count("cycles");
+    let missed = missed(&coverage, done);
     let core_seconds = cpu_seconds().unwrap_or(took.as_secs_f64() * threads as f64);
     println!(
         "{done} seeds from {first}, source {COMMIT}: {cycles} crash-and-recover cycles in {:.1} s on {threads} threads, \
@@ -106,7 +108,23 @@ fn main() -> ExitCode {
     for (plan, failure) in &failures {
         tell(plan, failure, Duration::from_secs(options.shrink_seconds));
     }
-    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    for (name, count) in &missed {
+        println!("HIT TOO SELDOM: {name}, {count} times in {done} seeds; {HITS_MIN} in {HITS_SEEDS} are wanted");
+    }
+    if failures.is_empty() && missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// So often each fault must have taken effect …
+const HITS_MIN: u64 = 100;
+/// … in so many seeds. Fewer are not judged: a row with the least promised may be missed by chance.
+const HITS_SEEDS: u64 = 10_000;
+
+/// The faults that were hit too seldom, where enough seeds ran to say so.
+fn missed(coverage: &Coverage, seeds: u64) -> Vec<(&'static str, u64)> {
+    let wanted = HITS_MIN * seeds / HITS_SEEDS;
+    let rows = ROWS.iter().flat_map(|(_, rows)| rows.iter().copied());
+    let counts = rows.map(|row| (row, coverage.count(row)));
+    counts.filter(|(_, count)| seeds >= HITS_SEEDS && *count < wanted).collect()
 }
 
 /// What this process has used of its cores. Others may have had their share of them.
@@ -117,8 +135,14 @@ fn cpu_seconds() -> Option<f64> {
 }
 
 fn report(coverage: &Coverage) {
-    for (name, count) in coverage.iter() {
+    let rows: Vec<&str> = ROWS.iter().flat_map(|(_, rows)| rows.iter().copied()).collect();
+    println!("what runs did:");
+    for (name, count) in coverage.iter().filter(|(name, _)| !rows.contains(name)) {
         println!("{count:>12}  {name}");
+    }
+    println!("faults that took effect:");
+    for row in rows {
+        println!("{:>12}  {row}", coverage.count(row));
     }
 }
 

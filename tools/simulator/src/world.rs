@@ -503,7 +503,7 @@ impl<'a> World<'a> {
         }
         session.looked = Some(signature);
         let picture = session.shard.picture();
-        check_alignment(&session.shard, &picture, self.changed);
+        check_alignment(&session.shard, &picture, self.changed, self.plan.harm == Harm::Damaging);
         self.cover.check(&picture);
         session.pace.check(&picture);
         let carries: Vec<(CarryKind, Commit)> =
@@ -745,16 +745,22 @@ impl<'a> World<'a> {
     /// Ends the run: settles, looks at everything, and compares the files with those of a twin.
     pub fn finish(mut self) -> Coverage {
         self.heal();
-        if !self.over && self.is_troubled() {
+        for _ in 0..3 {
+            if self.over {
+                break;
+            }
+            self.settle();
+            if !self.is_troubled() {
+                break;
+            }
             // It goes on once it is opened again.
             let reopen = Reopen { seed: self.plan.seed, crashes: Vec::new(), retention: None };
             self.restart(End::Kill, 0, &reopen);
         }
         if !self.over {
-            self.settle();
             self.check_newest();
-            let troubled = self.is_troubled();
-            assert!(!troubled || self.plan.harm == Harm::Damaging, "the disk is well, and the shard is not");
+            let trouble = self.session().shard.trouble().filter(|_| self.plan.harm != Harm::Damaging);
+            assert!(trouble.is_none(), "the disk is well, and the shard is not: {trouble:?}");
             // What a carry keeps depends on the retention by then, so a change makes the files a matter of time.
             let Some(session) = self.session.take() else { panic!("no session is open") };
             if self.plan.twin && self.changed == Commit::ZERO && self.plan.harm != Harm::Damaging {
