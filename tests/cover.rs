@@ -22,7 +22,7 @@ fn live_files_are_the_digits_of_the_newest_commit() {
         let mut runner = Runner::open(&folder, disk(&mut random), &options, &history);
         let mut cover = CoverCheck::default();
         while !runner.is_over() {
-            runner.advance_with(1 + random.below(200), |runner| cover.check(&runner.shard.picture()));
+            runner.advance_with(1 + random.below(200), |runner| cover.check(&runner.shard.picture(), 2));
             if random.chance(60) {
                 runner.settle();
                 cover.check_settled(&runner.shard.picture());

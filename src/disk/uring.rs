@@ -345,7 +345,9 @@ impl Uring {
                 Next::Done | Next::Ended => Some(Ok(Outcome::Done)),
                 Next::Failed(error) => Some(Err(error)),
             },
-            (step, Some(errno)) if !matches!(step, Step::Close { .. }) && work.progress.retries(errno) => None,
+            (step, Some(errno)) if !matches!(step, Step::Close { .. }) && work.progress.retries(errno) => {
+                None
+            }
             (Step::Open { flags, .. }, Some(Errno::INVAL)) => match folder::flags_without_direct(*flags) {
                 Some(without) => {
                     *flags = without;

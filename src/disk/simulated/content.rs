@@ -35,13 +35,7 @@ fn put(file: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
 
 /// Writes any subset of the sectors, or the first few of them; perhaps one of them in part, with what was there before or
 /// with garbage in its rest. A sector that the write would not change stays as it is.
-fn put_torn(
-    file: &mut Vec<u8>,
-    offset: usize,
-    bytes: &[u8],
-    random: &mut SplitMix64,
-    effects: &mut Effects,
-) {
+fn put_torn(file: &mut Vec<u8>, offset: usize, bytes: &[u8], random: &mut SplitMix64, effects: &mut Effects) {
     let sectors = bytes.len().div_ceil(SECTOR_BYTES);
     let prefix = random.chance(50).then(|| random.below(sectors as u64) as usize);
     let in_part = random.chance(50).then(|| prefix.unwrap_or_else(|| random.below(sectors as u64) as usize));

@@ -108,7 +108,9 @@ pub fn free_options(random: &mut SplitMix64, options: Options) -> Options {
 
 /// As [`fixed_options`], and smaller still: what is rare with them is common.
 pub fn tiny_options(random: &mut SplitMix64) -> Options {
-    fixed_options(random).flush_bytes(1024 << random.below(4)).log_file_bytes(*pick(random, &[32 << 10, 64 << 10]))
+    fixed_options(random)
+        .flush_bytes(1024 << random.below(4))
+        .log_file_bytes(*pick(random, &[32 << 10, 64 << 10]))
 }
 
 /// What history stays.

@@ -112,7 +112,9 @@ impl FaultEvent {
                         *pick(random, &[Ops::Reads, Ops::Writes, Ops::Flushes, Ops::Others]),
                         Kind::Late(second + random.below(4 * second)),
                     ),
-                    _ => (*pick(random, &[Ops::Reads, Ops::Writes]), Kind::Stop(1_000_000 << random.below(13))),
+                    _ => {
+                        (*pick(random, &[Ops::Reads, Ops::Writes]), Kind::Stop(1_000_000 << random.below(13)))
+                    }
                 }
             }
             Harm::Failing => match random.below(10) {
@@ -147,18 +149,15 @@ impl FaultEvent {
             Ops::Writes => site.kind == OpKind::Write,
             Ops::DurableWrites => site.kind == OpKind::Write && site.durable,
             Ops::Flushes => matches!(site.kind, OpKind::Sync | OpKind::SyncFolder),
-            Ops::Others => !matches!(
-                site.kind,
-                OpKind::Read | OpKind::Write | OpKind::Sync | OpKind::SyncFolder
-            ),
+            Ops::Others => {
+                !matches!(site.kind, OpKind::Read | OpKind::Write | OpKind::Sync | OpKind::SyncFolder)
+            }
         };
         let of_file = match self.files {
             Files::Any => true,
             Files::Log => site.name.starts_with("log-"),
             Files::Manifest => site.name.starts_with("manifest"),
-            Files::Segments => {
-                ["segment-", "spill-", "base-"].iter().any(|kind| site.name.starts_with(kind))
-            }
+            Files::Segments => ["segment-", "spill-", "base-"].iter().any(|kind| site.name.starts_with(kind)),
         };
         of_kind && of_file
     }
@@ -177,6 +176,12 @@ impl FaultEvent {
             Kind::Stop(nanos) => Fault::Stop(nanos),
             Kind::Lost => Fault::Lost,
             Kind::Volatile => Fault::Volatile,
+            // Near by, so that there is something to read.
+            Kind::Misplaced if self.ops == Ops::Reads => {
+                let near = (1 + random.below(3)) * page;
+                let below = site.offset >= near && random.chance(70);
+                Fault::Misplaced(if below { site.offset - near } else { site.offset + near })
+            }
             Kind::Misplaced => Fault::Misplaced(elsewhere(random)),
             Kind::WrongFile => Fault::WrongFile(random.next_u64()),
             Kind::Flipped => Fault::Flipped { offset: random.below(site.bytes.max(1)), xor },

@@ -75,7 +75,8 @@ fn main() -> ExitCode {
                     match run(&plan) {
                         Ok(coverage) => mine.merge(&coverage),
                         Err(failure) => {
-                            let mut failures = failures.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                            let mut failures =
+                                failures.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                             failures.push((plan, failure));
                             if failures.len() >= options.failures {
                                 stop.store(true, Ordering::Relaxed);
@@ -109,7 +110,9 @@ fn main() -> ExitCode {
         tell(plan, failure, Duration::from_secs(options.shrink_seconds));
     }
     for (name, count) in &missed {
-        println!("HIT TOO SELDOM: {name}, {count} times in {done} seeds; {HITS_MIN} in {HITS_SEEDS} are wanted");
+        println!(
+            "HIT TOO SELDOM: {name}, {count} times in {done} seeds; {HITS_MIN} in {HITS_SEEDS} are wanted"
+        );
     }
     if failures.is_empty() && missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -155,7 +158,11 @@ fn tell(plan: &Plan, failure: &Failure, budget: Duration) {
         && again.place == failure.place
     {
         let (small, failure, tried) = shrink(plan, failure, budget);
-        println!("shrunk from {} to {} actions ({tried} plans tried):", plan.actions.len(), small.actions.len());
+        println!(
+            "shrunk from {} to {} actions ({tried} plans tried):",
+            plan.actions.len(),
+            small.actions.len()
+        );
         println!("  options {:?}", small.options());
         println!("  open {:?}", small.open);
         for action in &small.actions {
@@ -172,5 +179,9 @@ fn first_line(text: &str) -> String {
 }
 
 fn cut(text: &str, most: usize) -> String {
-    if text.chars().count() <= most { text.into() } else { text.chars().take(most).chain(" …".chars()).collect() }
+    if text.chars().count() <= most {
+        text.into()
+    } else {
+        text.chars().take(most).chain(" …".chars()).collect()
+    }
 }

@@ -269,10 +269,8 @@ fn what(random: &mut SplitMix64, keys: u64) -> What {
 fn move_step(random: &mut SplitMix64) -> Step {
     let from = *pick(random, &PATHS);
     let same_root = |to: &str| to.split('/').next() == from.split('/').next();
-    let targets: Vec<&'static str> = PATHS
-        .into_iter()
-        .filter(|to| to.contains('/') && same_root(to) && !is_within(to, from))
-        .collect();
+    let targets: Vec<&'static str> =
+        PATHS.into_iter().filter(|to| to.contains('/') && same_root(to) && !is_within(to, from)).collect();
     if from.contains('/') && !targets.is_empty() && random.chance(60) {
         return Step::Rename(from, pick::<&'static str>(random, &targets));
     }
@@ -330,8 +328,11 @@ impl Plan {
                 }
                 if random.chance(reads_percent) {
                     let held = random.chance(30);
-                    let view =
-                        if held { View::Held(random.below(4) as u8) } else { View::Newest(self::route(random)) };
+                    let view = if held {
+                        View::Held(random.below(4) as u8)
+                    } else {
+                        View::Newest(self::route(random))
+                    };
                     let wait = random.chance(60);
                     actions.push(Action::Read { view, what: what(random, profile.keys), wait });
                 }

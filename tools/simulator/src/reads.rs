@@ -243,9 +243,10 @@ impl World<'_> {
         let engine = session.shard.engine().clone();
         let of = what.clone();
         let directory = match what {
-            What::Get(path, _) | What::GetMany(path, _) | What::Exists(path) | What::Children(Some(path), _) => {
-                Some(session.directory(path))
-            }
+            What::Get(path, _)
+            | What::GetMany(path, _)
+            | What::Exists(path)
+            | What::Children(Some(path), _) => Some(session.directory(path)),
             What::Scan(of) => Some(session.directory(of.path)),
             What::Children(None, _) => None,
         };
@@ -368,9 +369,8 @@ impl World<'_> {
         };
         // Commits may have gone on meanwhile.
         let later = self.newest();
-        let retained = |asked| {
-            (newest.0..=later.0).any(|newest| self.history.retained(divisor, asked, Commit(newest)))
-        };
+        let retained =
+            |asked| (newest.0..=later.0).any(|newest| self.history.retained(divisor, asked, Commit(newest)));
         match (got, asked) {
             (Ok(held), Some(asked)) => {
                 assert_eq!(held.commit(), asked);
@@ -384,8 +384,8 @@ impl World<'_> {
             }
             (Err(Error::NotRetained { asked: said, .. }), Some(asked)) => {
                 assert_eq!(said, asked);
-                let kept = (newest.0..=later.0)
-                    .all(|newest| self.history.retained(divisor, asked, Commit(newest)));
+                let kept =
+                    (newest.0..=later.0).all(|newest| self.history.retained(divisor, asked, Commit(newest)));
                 assert!(!kept, "{asked} is retained at {newest}, and refused");
             }
             (Err(error), _) => self.tolerate(&error, "a snapshot"),

@@ -33,12 +33,14 @@ fn take_note_of_panics() {
             if !CATCHING.get() {
                 return before(info);
             }
-            let message = match (info.payload().downcast_ref::<&str>(), info.payload().downcast_ref::<String>()) {
-                (Some(text), _) => text.to_string(),
-                (_, Some(text)) => text.clone(),
-                _ => "a panic".into(),
-            };
-            let place = info.location().map_or(String::new(), |place| format!("{}:{}", place.file(), place.line()));
+            let message =
+                match (info.payload().downcast_ref::<&str>(), info.payload().downcast_ref::<String>()) {
+                    (Some(text), _) => text.to_string(),
+                    (_, Some(text)) => text.clone(),
+                    _ => "a panic".into(),
+                };
+            let place =
+                info.location().map_or(String::new(), |place| format!("{}:{}", place.file(), place.line()));
             // The first one is the cause.
             CAUGHT.with_borrow_mut(|caught| {
                 caught.get_or_insert((message, place));

@@ -67,7 +67,9 @@ fn simplify(
             Action::Turns(turns) if *turns > 1 => {
                 simpler.extend([1, turns / 2, turns - 1].map(Action::Turns));
             }
-            Action::Commit { route, buffered, step: crate::model::Step::Batch(changes) } if changes.len() > 1 => {
+            Action::Commit { route, buffered, step: crate::model::Step::Batch(changes) }
+                if changes.len() > 1 =>
+            {
                 for drop in 0..changes.len() {
                     let mut changes = changes.clone();
                     changes.remove(drop);

@@ -11,7 +11,8 @@ fn lasting(shard: &SimulatedShard) -> Vec<SegmentInfo> {
 }
 
 fn open(folder: &SimulatedFolder, options: &Options, tuning: Tuning) -> SimulatedShard {
-    let disk = SimulatedOptions { in_order: true, operation_nanos: 1000..=1000, ..SimulatedOptions::default() };
+    let disk =
+        SimulatedOptions { in_order: true, operation_nanos: 1000..=1000, ..SimulatedOptions::default() };
     let opened = SimulatedShard::begin_tuned(folder, disk, options, tuning).and_then(|mut opening| {
         loop {
             if let Some(opened) = opening.step() {
@@ -23,12 +24,7 @@ fn open(folder: &SimulatedFolder, options: &Options, tuning: Tuning) -> Simulate
 }
 
 /// Compares the files of a settled shard with those of its twin.
-pub(crate) fn compare(
-    options: &Options,
-    steps: &[Step],
-    tuning: Tuning,
-    shard: &SimulatedShard,
-) {
+pub(crate) fn compare(options: &Options, steps: &[Step], tuning: Tuning, shard: &SimulatedShard) {
     let folder = SimulatedFolder::new();
     let mut twin = open(&folder, options, tuning);
     for (at, step) in steps.iter().enumerate() {

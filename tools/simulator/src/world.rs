@@ -504,7 +504,7 @@ impl<'a> World<'a> {
         session.looked = Some(signature);
         let picture = session.shard.picture();
         check_alignment(&session.shard, &picture, self.changed, self.plan.harm == Harm::Damaging);
-        self.cover.check(&picture);
+        self.cover.check(&picture, 3);
         session.pace.check(&picture);
         let carries: Vec<(CarryKind, Commit)> =
             picture.carries.iter().map(|carry| (carry.kind, carry.due)).collect();
@@ -596,7 +596,8 @@ impl<'a> World<'a> {
         let mut options = choices::free_options(random, self.options.clone());
         // Left out, the retention stays as it is.
         let first = self.folder.names().is_empty();
-        let wanted = reopen.retention.unwrap_or(if first { self.plan.retention } else { self.history.retention });
+        let wanted =
+            reopen.retention.unwrap_or(if first { self.plan.retention } else { self.history.retention });
         options = options.retention(wanted);
         for &(steps, end) in &reopen.crashes {
             self.coverage.hit("end: during recovery");
@@ -629,7 +630,10 @@ impl<'a> World<'a> {
                     self.coverage.hit("opening refused");
                     // Nothing went wrong this time: so it will be for ever.
                     if self.injector.borrow().fired == fired {
-                        assert!(self.plan.harm == Harm::Damaging, "the disk is well, and it does not open: {error}");
+                        assert!(
+                            self.plan.harm == Harm::Damaging,
+                            "the disk is well, and it does not open: {error}"
+                        );
                         self.coverage.hit("runs that end since the log or the manifest is damaged");
                         self.over = true;
                         return;
@@ -680,7 +684,10 @@ impl<'a> World<'a> {
         for (name, bytes) in self.folder.files() {
             if name.starts_with("log-") {
                 let told = quipu::simulation::log_tells(&bytes);
-                assert!(told <= newest, "{newest} is there, {durable} was durable, and {name} tells of {told}");
+                assert!(
+                    told <= newest,
+                    "{newest} is there, {durable} was durable, and {name} tells of {told}"
+                );
             }
         }
         self.coverage.hit("commits that the disk destroyed, and nothing tells of");
@@ -714,10 +721,13 @@ impl<'a> World<'a> {
                     Ok(false) => Ok((false, Ok(Vec::new()))),
                     Ok(true) => {
                         let scan = snapshot.iter(directory);
-                        Ok((true, match scan {
-                            Ok(scan) => scan.collect().await,
-                            Err(error) => Err(error),
-                        }))
+                        Ok((
+                            true,
+                            match scan {
+                                Ok(scan) => scan.collect().await,
+                                Err(error) => Err(error),
+                            },
+                        ))
                     }
                     Err(error) => Err(error),
                 };
