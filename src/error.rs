@@ -151,6 +151,13 @@ pub enum Error {
         limit: usize,
     },
 
+    /// A task that was run on a shard panicked. The shard goes on.
+    #[error("a task on shard {shard} panicked")]
+    Panicked {
+        /// The shard.
+        shard: u16,
+    },
+
     /// The engine (or this shard of it) is closed or closing.
     #[error("the engine is closed")]
     Closed,

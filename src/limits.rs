@@ -34,6 +34,11 @@ pub const GET_KEYS_MAX: usize = 64 * 1024;
 /// The most shards of an engine: a shard's number is stored in 16 bits, and each is a thread.
 pub const SHARDS_MAX: u16 = 1024;
 
+/// The bytes that count as one request more in a shard's mailbox.
+pub const MAILBOX_PERMIT_BYTES: usize = 4096;
+/// The fewest requests that a mailbox holds: one with the largest batch must fit into an empty one.
+pub const MAILBOX_MIN: usize = BATCH_BYTES_MAX / MAILBOX_PERMIT_BYTES + 1;
+
 /// The least and the most divisor. At 2 every second commit carries; beyond 16 too many segments are live.
 pub const DIVISOR_MIN: u32 = 2;
 /// See [`DIVISOR_MIN`].

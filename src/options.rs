@@ -215,7 +215,8 @@ impl Options {
         self
     }
 
-    /// How many requests a shard's mailbox holds (default: 8192); beyond that, clients wait.
+    /// How many requests a shard's mailbox holds (default: 8192); beyond that, clients wait. Fewer than the largest
+    /// batch needs ([`limits::MAILBOX_MIN`](crate::limits::MAILBOX_MIN)) are as many.
     pub fn mailbox(mut self, requests: usize) -> Self {
         self.mailbox = requests;
         self

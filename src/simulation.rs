@@ -125,6 +125,8 @@ pub struct Picture {
     pub carries: Vec<CarryStats>,
     /// Bytes merged since the shard was opened.
     pub merged_bytes: u64,
+    /// The most that compaction has done in one turn since then, in bytes merged or looked at.
+    pub slice_bytes_max: u64,
     /// What can be read as of.
     pub history: History,
 }
@@ -412,6 +414,7 @@ impl SimulatedShard {
             base_end: tip.view.base_end,
             carries: state.compaction.in_flight(&tip.schedule.shape),
             merged_bytes: state.compaction.merged(),
+            slice_bytes_max: state.compaction.slice_max(),
             history: state.history.clone(),
         }
     }

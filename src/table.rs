@@ -62,9 +62,10 @@ impl Table {
         self.bytes.set(self.bytes.get() + bytes);
     }
 
-    /// Nothing is added from now on.
+    /// Nothing is added from now on; what was staged is put in.
     pub(crate) fn freeze(&self) {
-        let memtable = self.live.take();
+        let mut memtable = self.live.take();
+        memtable.settle();
         let fresh = self.frozen.set(memtable).is_ok();
         debug_assert!(fresh, "a table freezes once");
     }

@@ -207,11 +207,11 @@ fn a_task_that_panics_takes_nothing_with_it() {
             tokio::task::yield_now().await;
             panic!("a task panics, as it should in this test")
         });
-        assert!(matches!(awaited.wait(), Err(Error::Closed)));
+        assert!(matches!(awaited.wait(), Err(Error::Panicked { shard: 0 })));
         let at_once = engine.run_on(directory, |_: Local| -> std::future::Ready<u8> {
             panic!("a closure panics before it is a task, as it should in this test")
         });
-        assert!(matches!(at_once.wait(), Err(Error::Closed)));
+        assert!(matches!(at_once.wait(), Err(Error::Panicked { shard: 0 })));
         // Dropped in the middle of a commit and of a read.
         let handle = directory.clone();
         let dropped = engine.run_on(directory, async move |local: Local| {

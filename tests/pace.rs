@@ -8,7 +8,8 @@ mod common;
 use common::*;
 use quipu::disk::simulated::SplitMix64;
 use quipu::disk::{SimulatedFolder, SimulatedOptions};
-use quipu_simulator::invariants::PaceCheck;
+use quipu::simulation::SimulatedShard;
+use quipu_simulator::invariants::{TURN_BYTES_MAX, check_pace};
 
 fn pace(seed: u64, disk: impl Fn(&mut SplitMix64) -> SimulatedOptions) {
     let mut random = SplitMix64::new(seed);
@@ -19,11 +20,10 @@ fn pace(seed: u64, disk: impl Fn(&mut SplitMix64) -> SimulatedOptions) {
     let options = free_options(&mut random, options);
     let folder = SimulatedFolder::new();
     let mut runner = Runner::open(&folder, disk(&mut random), &options, &history);
-    let mut pace = PaceCheck::default();
-    runner.advance_with(u64::MAX / 2, |runner| pace.check(&runner.shard.picture()));
+    runner.advance_with(u64::MAX / 2, |runner| check_pace(&runner.shard.picture()));
     runner.settle();
     runner.check();
-    assert!(pace.most > 0);
+    assert!(runner.shard.picture().merged_bytes > 2 * TURN_BYTES_MAX, "too little to tell");
 }
 
 #[test]
@@ -41,4 +41,29 @@ fn carries_meet_their_deadlines_on_a_slow_disk() {
             ..SimulatedOptions::default()
         })
     });
+}
+
+/// A carry looks for what lies below dropped directories; however much that is, it does so in slices too.
+#[test]
+fn a_drop_of_many_directories_is_looked_through_in_slices() {
+    let mut random = SplitMix64::new(1);
+    let options = fixed_options(&mut random);
+    let mut shard = SimulatedShard::open(&SimulatedFolder::new(), disk(&mut random), &options).unwrap();
+    let (engine, local) = (shard.engine().clone(), shard.local());
+    for number in 0..3000 {
+        let child = engine.directory(format!("r/all/{number}")).unwrap();
+        let commit = local.put(&child, "key", "value");
+        shard.run(commit).unwrap();
+    }
+    let all = engine.directory("r/all").unwrap();
+    let commit = shard.remove(&all);
+    shard.run(commit).unwrap();
+    let other = engine.directory("r/other").unwrap();
+    for number in 0..5000u32 {
+        let commit = local.put(&other, number.to_be_bytes(), "value");
+        shard.run(commit).unwrap();
+    }
+    shard.settle();
+    let most = shard.picture().slice_bytes_max;
+    assert!(most <= TURN_BYTES_MAX, "{most} bytes in one turn");
 }

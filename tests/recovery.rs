@@ -284,7 +284,7 @@ fn a_full_disk_goes_on_when_there_is_space() {
         }
         runner.settle();
         runner.check();
-        // What was given up for want of space may lie about until the next opening.
+        check_no_orphans(&runner.shard, &folder);
         runner.shard.close().unwrap();
         let mut runner = Runner::open(&folder, disk(&mut random), &options, &history);
         runner.settle();

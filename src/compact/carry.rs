@@ -56,7 +56,7 @@ async fn write(
         part: 0,
     };
     let mut merge = merge_of(inputs);
-    let dead = Dead::find(&mut merge, None).await?;
+    let dead = Dead::find(&mut merge, None, &context.throttle).await?;
     let rule = context.history.keep_rule(context.divisor, span.last);
     let mut sift = Sift::new(rule, span.after == crate::levels::Commit::ZERO);
     let mut output = Output::create(context, name, identity).await?;

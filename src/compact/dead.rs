@@ -10,6 +10,7 @@
 //! was moved out of a directory before that was dropped is alive, and what was moved into it may have entries
 //! that are older than all of the merge. [`super::sift`] sees to that.
 
+use super::Throttle;
 use crate::entry::DirectoryId;
 use crate::error::Result;
 use crate::levels::{Commit, KeepRule};
@@ -52,7 +53,11 @@ impl Earlier {
 
 impl Dead {
     /// Finds them in the inputs, which `merge` walks.
-    pub(crate) async fn find(merge: &mut Merge, earlier: Option<&Earlier>) -> Result<Self> {
+    pub(crate) async fn find(
+        merge: &mut Merge,
+        earlier: Option<&Earlier>,
+        throttle: &Throttle,
+    ) -> Result<Self> {
         let mut dead = Dead::default();
         merge.seek(Place::DirectoryStart(DirectoryId::DROPS)).await?;
         let mut below = Vec::new();
@@ -62,6 +67,7 @@ impl Dead {
                 below.push((id, entry.commit));
             }
             merge.advance().await?;
+            throttle.look().await;
         }
         while let Some((id, commit)) = below.pop() {
             if dead.drops.contains_key(&id) {
@@ -71,6 +77,7 @@ impl Dead {
             dead.drops.insert(id, Drop { commit, fresh });
             // Its children at the time of the drop: of each name the newest version that is not newer.
             let parent = id.0.to_be_bytes();
+            throttle.look().await;
             merge.seek(Place::Before(DirectoryId::CATALOG, &parent)).await?;
             let mut last = Vec::new();
             while let Some(entry) = merge.entry() {
@@ -84,6 +91,7 @@ impl Dead {
                     }
                 }
                 merge.advance().await?;
+                throttle.look().await;
             }
         }
         Ok(dead)

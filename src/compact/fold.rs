@@ -67,7 +67,8 @@ pub(crate) async fn fold(
     let rule_at = |commit| context.history.keep_rule(context.divisor, commit);
     let rule = rule_at(to);
     let earlier = Earlier { from, before: rule_at(from), now: rule.clone() };
-    let dead = Dead::find(&mut merge_of(&engines_own(&inputs, &parts)), Some(&earlier)).await?;
+    let dead =
+        Dead::find(&mut merge_of(&engines_own(&inputs, &parts)), Some(&earlier), &context.throttle).await?;
     // From here on a part is held by its tile only, and its file goes when it is replaced.
     drop(parts);
     let mut window = merge_of(&inputs);
@@ -79,20 +80,20 @@ pub(crate) async fn fold(
     while let Some(tile) = users.get(at) {
         match &tile.part {
             Some(part) if done(part) => at += 1,
-            part if touched(&mut window, &dead, tile).await? => {
+            part if touched(&context, &mut window, &dead, tile).await? => {
                 // An interrupted fold may have left it trimmed; that is the same work.
                 debug_assert!(part.as_ref().is_none_or(|part| part.low == tile.low));
                 at = folding.rewrite(users, at).await?;
             }
             _ => {
                 at += 1;
-                folding.pass_over(tile).await;
+                folding.pass_over(tile);
             }
         }
     }
     let mut rewrite = false;
     for tile in own.iter() {
-        rewrite |= touched(&mut window, &dead, tile).await?;
+        rewrite |= touched(&context, &mut window, &dead, tile).await?;
     }
     if own.iter().filter_map(|tile| tile.part.as_ref()).any(done) {
         rewrite = false;
@@ -108,7 +109,7 @@ pub(crate) async fn fold(
         }
         _ => {
             for tile in own.iter() {
-                folding.pass_over(tile).await;
+                folding.pass_over(tile);
             }
         }
     }
@@ -149,7 +150,8 @@ fn engines_own(inputs: &[Source], parts: &[Part]) -> Vec<Source> {
 }
 
 /// Whether a tile has to be rewritten.
-async fn touched(window: &mut Merge, dead: &Dead, tile: &Tile) -> Result<bool> {
+async fn touched(context: &Context, window: &mut Merge, dead: &Dead, tile: &Tile) -> Result<bool> {
+    context.throttle.look().await;
     let high = tile.high.as_ref().map(FullKey::borrowed);
     if let Some(part) = &tile.part {
         // What a fold has begun, it finishes.
@@ -176,11 +178,8 @@ struct Folding<'a> {
 
 impl Folding<'_> {
     /// Counts a tile that stays as it is.
-    async fn pass_over(&self, tile: &Tile) {
-        let bytes = tile.part.as_ref().map_or(0, |part| work_bytes(&part.segment));
-        if self.context.throttle.spend(bytes) {
-            self.context.throttle.pause().await;
-        }
+    fn pass_over(&self, tile: &Tile) {
+        self.context.throttle.skip(tile.part.as_ref().map_or(0, |part| work_bytes(&part.segment)));
     }
 
     /// Rewrites tiles from `at` on, until a part ends at a tile's end (where parts are installed together: to the

@@ -8,11 +8,13 @@
 //! * [`carry`] writes a window's segment, or a spill: one merge, one file.
 //! * [`fold`] folds a window into the base, part by part.
 //! * [`dead`] finds the directories whose drop lies in the merge, so that their entries can go.
+//! * [`loose`] keeps account of files that are not installed yet.
 //! * [`output`] is the way from a segment writer to the disk.
 
 pub(crate) mod carry;
 pub(crate) mod dead;
 pub(crate) mod fold;
+pub(crate) mod loose;
 pub(crate) mod output;
 pub(crate) mod sift;
 
@@ -21,17 +23,23 @@ use crate::disk::io::Io;
 use crate::levels::{Commit, Divisor, History, Level, Span};
 use crate::segment::{Segment, SegmentOptions};
 use crate::view::{FullKey, Part};
+use loose::Loose;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
+/// What a seek, or a look at an entry that is not merged, counts against a grant: about as much work as merging
+/// so many bytes.
+const LOOK_BYTES: u64 = 256;
+
 /// What a piece of work may do until it is granted more, in bytes merged; and what it has done.
 #[derive(Default)]
 pub(crate) struct Throttle {
     left: Cell<u64>,
     done: Cell<u64>,
+    spent: Cell<u64>,
 }
 
 impl Throttle {
@@ -45,10 +53,38 @@ impl Throttle {
         self.done.get()
     }
 
+    /// What counted against the grants so far, in bytes.
+    pub(crate) fn spent(&self) -> u64 {
+        self.spent.get()
+    }
+
+    /// Whether all that was granted is used up.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.left.get() == 0
+    }
+
     /// Counts bytes as merged. Answers whether the grant is used up: then [`pause`](Throttle::pause).
     #[inline]
     pub(crate) fn spend(&self, bytes: u64) -> bool {
         self.done.set(self.done.get() + bytes);
+        self.charge(bytes)
+    }
+
+    /// Counts bytes as done that are left as they are.
+    pub(crate) fn skip(&self, bytes: u64) {
+        self.done.set(self.done.get() + bytes);
+    }
+
+    /// Counts a seek, or an entry that is looked at and not merged; waits where the grant is used up.
+    pub(crate) async fn look(&self) {
+        if self.charge(LOOK_BYTES) {
+            self.pause().await;
+        }
+    }
+
+    #[inline]
+    fn charge(&self, bytes: u64) -> bool {
+        self.spent.set(self.spent.get() + bytes);
         let left = self.left.get().saturating_sub(bytes);
         self.left.set(left);
         left == 0
@@ -74,6 +110,8 @@ pub(crate) struct Context {
     pub(crate) outbox: Rc<RefCell<VecDeque<Change>>>,
     /// Bytes written to segments by all carries of the shard.
     pub(crate) written: Rc<Cell<u64>>,
+    /// Files that were begun and are not installed.
+    pub(crate) loose: Rc<Loose>,
 }
 
 /// A change to what a shard is made of, to be made durable and then visible, as one.

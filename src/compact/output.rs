@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::disk::io::Ticket;
-use crate::disk::{FileId, IoBuf, Op, OpenHow};
+use crate::disk::{FileId, IoBuf, Op, OpenHow, Outcome};
 use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::segment::{Segment, SegmentIdentity, SegmentWriter};
@@ -13,8 +13,8 @@ use std::rc::Rc;
 /// Chunks in flight; beyond this the merge waits for the disk.
 const CHUNKS_IN_FLIGHT: usize = 4;
 
-/// A file being written. Dropped before [`finish`](Output::finish) it leaves an orphan, which the next attempt
-/// or the next opening removes.
+/// A file being written. Dropped before [`finish`](Output::finish), or never installed, it is loose: the shard removes
+/// it before the next attempt, the next opening as an orphan.
 pub(crate) struct Output {
     context: Context,
     name: String,
@@ -29,15 +29,22 @@ impl Output {
     /// Creates the file; what an earlier attempt left under its name goes.
     pub(crate) async fn create(context: &Context, name: String, identity: SegmentIdentity) -> Result<Self> {
         let how = OpenHow { write: true, create_new: true, durable: false };
-        let opened = match context.io.open(&name, how).await {
+        context.loose.begin(&name);
+        let open = || context.loose.run(&context.io, Op::Open { name: name.clone(), how });
+        let opened = match open().await {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let removed = context.io.run(Op::Remove { name: name.clone() }).await;
+                let removed = context.loose.run(&context.io, Op::Remove { name: name.clone() }).await;
                 removed.map_err(|error| Error::io("remove", &name, error))?;
-                context.io.open(&name, how).await
+                open().await
             }
             opened => opened,
         };
-        let (file, _) = opened.map_err(|error| Error::io("create", &name, error))?;
+        let file = match opened {
+            Ok(Outcome::Opened { file, .. }) => Ok(file),
+            Ok(other) => Err(io::Error::other(format!("open answered {other:?}"))),
+            Err(error) => Err(error),
+        };
+        let file = file.map_err(|error| Error::io("create", &name, error))?;
         let writer = SegmentWriter::new(context.segments, identity);
         let context = context.clone();
         Ok(Output { context, name, file, offset: 0, writer, flights: VecDeque::new(), open: true })
@@ -98,8 +105,10 @@ impl Output {
         let io = self.context.io.clone();
         // A file that does not close well is removed all the same.
         let _ = io.run(Op::Close { file: self.file }).await;
-        let removed = io.run(Op::Remove { name: self.name.clone() }).await;
-        removed.map_err(|error| Error::io("remove", &self.name, error))
+        let removed = self.context.loose.run(&io, Op::Remove { name: self.name.clone() }).await;
+        removed.map_err(|error| Error::io("remove", &self.name, error))?;
+        self.context.loose.settle(&self.name);
+        Ok(())
     }
 
     /// Ends the file and makes it durable, with its name.

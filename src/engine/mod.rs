@@ -343,7 +343,13 @@ impl Engine {
     /// commits and reads without a mailbox between. Tokio's timers and sockets work there, and where the
     /// engine runs on io_uring, tokio-uring's files.
     ///
-    /// The task shares the thread with the shard: it must not block.
+    /// The task shares the thread with the shard: it must not block. One that never waits but only yields keeps the
+    /// thread awake, and with it from what happens when the runtime parks: tokio-uring submits its operations
+    /// then. Await something, a timer at least.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Panicked`] where the task did, [`Error::Closed`] where the engine was closed before it ended.
     ///
     /// # Examples
     ///
@@ -379,7 +385,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] where there is no such shard.
+    /// [`Error::Invalid`] where there is no such shard, and those of `run_on`.
     pub fn run_on_shard<F, Fut, R>(&self, shard: u16, task: F) -> Answer<R>
     where
         F: FnOnce(Local) -> Fut + Send + 'static,
@@ -398,9 +404,9 @@ impl Engine {
                 let spawner = local.clone();
                 // The closure runs within the task, so that the runtime catches its panics too.
                 spawner.spawn(async move {
+                    let mut asker = Asker { shard, reply: Some(reply) };
                     let result = task(local).await;
-                    // Whoever asked may have stopped waiting.
-                    let _ = reply.send(Ok(result));
+                    asker.tell(Ok(result));
                 });
             }),
         })
@@ -554,5 +560,28 @@ impl Drop for EngineInner {
 impl std::fmt::Debug for EngineInner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} shards on {}", self.fixed.shards, self.io_kind)
+    }
+}
+
+/// Whoever waits for a task. Told too where the task panics, and is dropped on the way.
+struct Asker<R> {
+    shard: u16,
+    reply: Option<ReplyTo<R>>,
+}
+
+impl<R> Asker<R> {
+    fn tell(&mut self, result: Result<R>) {
+        if let Some(reply) = self.reply.take() {
+            // Whoever asked may have stopped waiting.
+            let _ = reply.send(result);
+        }
+    }
+}
+
+impl<R> Drop for Asker<R> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tell(Err(Error::Panicked { shard: self.shard }));
+        }
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct GroupAt {
 }
 
 impl GroupAt {
-    fn end(&self) -> u64 {
+    pub(super) fn end(&self) -> u64 {
         self.offset + self.head.padded_bytes()
     }
 }

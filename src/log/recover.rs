@@ -21,9 +21,12 @@ use crate::error::{Error, Result};
 use crate::levels::Commit;
 use crate::limits::PAGE_BYTES;
 use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 /// How much is read at once where nothing longer is asked for.
 const READ_BYTES: u64 = 1024 * 1024;
+/// Reads in flight: files that are scanned at once, stretches read ahead of the replay.
+const READS_AHEAD: usize = 4;
 
 const PAGE: u64 = PAGE_BYTES as u64;
 
@@ -89,7 +92,42 @@ async fn scan(io: &Io, identity: Identity, file: &LogFile) -> Result<Scanned> {
     Ok(Scanned { name, header, groups })
 }
 
-/// Hands the planned records above `floor` to `apply`.
+/// Some groups of a file that lie one behind another, read at once.
+struct Stretch<'a> {
+    file: usize,
+    groups: &'a [GroupAt],
+}
+
+impl Stretch<'_> {
+    fn offset(&self) -> u64 {
+        self.groups.first().map_or(0, |group| group.offset)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.groups.last().map_or(0, |group| group.end() - self.offset())
+    }
+}
+
+/// The planned groups with commits above `floor`, in stretches of about [`READ_BYTES`].
+fn stretches<'a>(scanned: &'a [Scanned], plan: &Plan, floor: Commit) -> Vec<Stretch<'a>> {
+    let mut stretches = Vec::new();
+    for portion in &plan.replay {
+        let groups = &scanned[portion.file].groups[portion.groups.clone()];
+        let below = groups.partition_point(|group| group.head.next().0 <= floor.0.saturating_add(1));
+        let mut start = below;
+        for at in below..groups.len() {
+            let next = groups.get(at + 1);
+            let apart = next.is_none_or(|next| next.offset != groups[at].end());
+            if apart || groups[at].end() - groups[start].offset >= READ_BYTES {
+                stretches.push(Stretch { file: portion.file, groups: &groups[start..=at] });
+                start = at + 1;
+            }
+        }
+    }
+    stretches
+}
+
+/// Hands the planned records above `floor` to `apply`, while what follows is being read.
 async fn replay(
     io: &Io,
     seed: u64,
@@ -100,16 +138,20 @@ async fn replay(
     apply: &mut dyn FnMut(Commit, &[u8]) -> Result<()>,
 ) -> Result<()> {
     let mut expected: Option<Commit> = None;
-    for portion in &plan.replay {
-        let mut window = Window::new(io, &files[portion.file]);
-        for group in &scanned[portion.file].groups[portion.groups.clone()] {
+    let reads = stretches(scanned, plan, floor).into_iter().map(|stretch| async move {
+        let read = io.read(files[stretch.file].file, stretch.offset(), stretch.bytes() as usize).await;
+        let bytes = read.map_err(|error| Error::io("read", &scanned[stretch.file].name, error))?;
+        Ok::<_, Error>((stretch, bytes))
+    });
+    let mut reads = stream::iter(reads).buffered(READS_AHEAD);
+    while let Some(read) = reads.next().await {
+        let (stretch, bytes) = read?;
+        for group in stretch.groups {
             debug_assert!(expected.is_none_or(|expected| group.head.first == expected));
             expected = Some(group.head.next());
-            if group.head.next().0 <= floor.0.saturating_add(1) {
-                continue;
-            }
-            let damaged = |at: u64, why: &str| Error::damaged(&scanned[portion.file].name, at, why);
-            let bytes = window.at(group.offset, group.head.padded_bytes()).await?;
+            let damaged = |at: u64, why: &str| Error::damaged(&scanned[stretch.file].name, at, why);
+            let at = (group.offset - stretch.offset()) as usize;
+            let bytes = &bytes[at..at + group.head.padded_bytes() as usize];
             if GroupHead::decode(bytes, seed) != Some((group.head, group.checksum)) {
                 return Err(damaged(group.offset, "a group that read differently a moment ago"));
             }
@@ -150,15 +192,14 @@ impl Log {
         options.check()?;
         let names = io.list().await.map_err(|error| Error::io("list the folder of", slot_name(0), error))?;
         let mut files = Vec::new();
-        let mut scanned = Vec::new();
         for slot in names.iter().filter_map(|(name, _)| slot_of(name)) {
             let name = slot_name(slot);
             let opened = io.open(&name, DURABLE).await;
             let (file, bytes) = opened.map_err(|error| Error::io("open", &name, error))?;
-            let file = LogFile { slot, file, bytes };
-            scanned.push(scan(io, identity, &file).await?);
-            files.push(file);
+            files.push(LogFile { slot, file, bytes });
         }
+        let scans = files.iter().map(|file| scan(io, identity, file));
+        let scanned: Vec<Scanned> = stream::iter(scans).buffered(READS_AHEAD).try_collect().await?;
 
         let plan = plan(&scanned, floor)?;
         replay(io, identity.seed(), &files, &scanned, &plan, floor, apply).await?;

@@ -14,6 +14,7 @@
 //! 4. A [`Position`] names a slot *and* the record in it. Inserts move slots, never records: a position whose
 //!    slot no longer holds its record is found again by the record's key. So a scan may be left for as long
 //!    as the table lives, borrows nothing, and pays for a search only where its leaf has changed.
+//! 5. The replay of a log, of which nobody reads before its end, stages entries and sorts them once (`bulk`).
 //!
 //! Promises: an insert costs a search and moves at most one node's slots, a split now and then more, and never
 //! anything in proportion to the table. Runs of neighbouring inserts (a bulk load, a log's keys, a hot
@@ -21,6 +22,7 @@
 //! inserts.
 
 mod arena;
+mod bulk;
 mod node;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -29,6 +31,7 @@ mod tests;
 pub use crate::entry::{DirectoryId, Entry};
 use crate::levels::Commit;
 use arena::{Arena, Locator};
+use bulk::Staged;
 use node::{Inner, Leaf, NO_NODE, NodeId, Pool, SLOTS, Slots};
 use std::fmt;
 
@@ -51,6 +54,8 @@ pub struct Memtable {
     /// The last leaf; the first is number 0, since a split makes the right half the new node.
     last: NodeId,
     entries: usize,
+    /// Records that are not in the tree yet.
+    staged: Vec<Staged>,
 }
 
 /// Where an entry is in the table that gave out the position; stays good whatever is inserted later.
@@ -91,7 +96,16 @@ impl Memtable {
     pub fn new() -> Self {
         let mut leaves = Pool::new();
         let root = leaves.push(Leaf { slots: Slots::new(), prev: NO_NODE, next: NO_NODE, latest: NO_LATEST });
-        Memtable { arena: Arena::new(), leaves, inners: Pool::new(), root, depth: 0, last: root, entries: 0 }
+        Memtable {
+            arena: Arena::new(),
+            leaves,
+            inners: Pool::new(),
+            root,
+            depth: 0,
+            last: root,
+            entries: 0,
+            staged: Vec::new(),
+        }
     }
 
     /// Adds a version of a key: a put, or with no value a delete. If the table has that version already (a
@@ -99,11 +113,17 @@ impl Memtable {
     ///
     /// The key and value must be within the limits of `limits`; they are copied.
     pub fn insert(&mut self, directory: DirectoryId, key: &[u8], commit: Commit, value: Option<&[u8]>) {
-        let entry = Entry { directory, key, commit, value };
-        let record = self.arena.push(&entry);
-        if self.append(&entry, record) {
+        let record = self.arena.push(&Entry { directory, key, commit, value });
+        self.place(record);
+    }
+
+    /// Puts a record in the tree.
+    #[inline]
+    fn place(&mut self, record: Locator) {
+        if self.append(record) {
             return;
         }
+        let entry = self.arena.entry(record);
         let mut path = Path { steps: [(NO_NODE, 0); DEPTH_MAX], depth: self.depth };
         let id = self.descend(&entry, |level, step| path.steps[level] = step);
         let leaf = &mut self.leaves[id];
@@ -123,13 +143,14 @@ impl Memtable {
 
     /// Puts a record at the end of the table without a search, if it belongs there and there is room.
     #[inline]
-    fn append(&mut self, entry: &Entry<'_>, record: Locator) -> bool {
+    fn append(&mut self, record: Locator) -> bool {
+        let entry = self.arena.entry(record);
         let leaf = &mut self.leaves[self.last];
         if leaf.slots.is_full() {
             return false;
         }
         let behind =
-            leaf.slots.records().last().is_none_or(|&last| self.arena.entry(last).order(entry).is_lt());
+            leaf.slots.records().last().is_none_or(|&last| self.arena.entry(last).order(&entry).is_lt());
         if behind {
             leaf.latest = leaf.slots.len() as u32;
             leaf.slots.insert(&self.arena, leaf.slots.len(), record);
@@ -163,7 +184,10 @@ impl Memtable {
 
     /// The bytes allocated: records, nodes and room for more of both.
     pub fn memory(&self) -> usize {
-        self.arena.memory() + self.leaves.memory() + self.inners.memory()
+        self.arena.memory()
+            + self.leaves.memory()
+            + self.inners.memory()
+            + self.staged.capacity() * size_of::<Staged>()
     }
 
     /// The first entry behind a place.

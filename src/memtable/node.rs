@@ -187,7 +187,7 @@ impl Slots {
 
 /// The first eight bytes of a key, big endian, padded with zeros.
 #[inline]
-fn eight_bytes(key: &[u8]) -> u64 {
+pub(super) fn eight_bytes(key: &[u8]) -> u64 {
     match key.first_chunk::<8>() {
         Some(&bytes) => u64::from_be_bytes(bytes),
         None => key.iter().enumerate().fold(0, |sum, (i, &byte)| sum | u64::from(byte) << (56 - 8 * i)),

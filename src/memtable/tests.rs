@@ -70,15 +70,25 @@ struct Pair {
     seeded: Seeded,
     keys: Keys,
     commit: u64,
+    /// Stage instead of inserting.
+    stages: bool,
 }
 
 impl Pair {
     fn new(seed: u64, keys: Keys) -> Self {
-        Pair { table: Memtable::new(), model: Model::new(), seeded: Seeded(seed), keys, commit: 0 }
+        Pair {
+            table: Memtable::new(),
+            model: Model::new(),
+            seeded: Seeded(seed),
+            keys,
+            commit: 0,
+            stages: false,
+        }
     }
 
     fn insert(&mut self, directory: u64, key: Vec<u8>, commit: u64, value: Option<Vec<u8>>) {
-        self.table.insert(DirectoryId(directory), &key, Commit(commit), value.as_deref());
+        let put = if self.stages { Memtable::stage } else { Memtable::insert };
+        put(&mut self.table, DirectoryId(directory), &key, Commit(commit), value.as_deref());
         self.model.insert((directory, key, Reverse(commit)), value);
     }
 
@@ -309,6 +319,36 @@ fn of_two_inserts_of_one_version_the_later_counts() {
     let at = pair.table.prev(next).unwrap();
     assert_eq!(pair.table.entry(at).value, Some(&b"replaced"[..]));
     pair.check();
+}
+
+/// Staging is inserting, however much is staged at once and whatever the table holds by then.
+#[test]
+fn what_was_staged_is_there_once_it_is_settled() {
+    for (seed, keys) in (0..).zip(KINDS.repeat(4)) {
+        let mut inserted = Pair::new(seed, keys);
+        for _ in 0..1500 {
+            inserted.commit();
+        }
+        let mut staged = Pair { stages: true, ..Pair::new(seed, keys) };
+        for round in 0..3 {
+            for _ in 0..500 {
+                staged.commit();
+            }
+            staged.table.settle();
+            staged.check();
+            // In order, each goes behind the last one.
+            assert!(round > 0 || fill(&staged.table) > 0.9, "{keys:?} {}", fill(&staged.table));
+        }
+        assert_eq!(staged.model, inserted.model);
+        // A key with many versions, as hot ones have.
+        let (directory, key) = staged.some_key();
+        for _ in 0..100 {
+            staged.commit += 1;
+            staged.insert(directory, key.clone(), staged.commit, Some(vec![1]));
+        }
+        staged.table.settle();
+        staged.check();
+    }
 }
 
 #[test]

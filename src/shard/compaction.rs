@@ -8,11 +8,14 @@
 //! A carry that goes more than one level up would hold its memtable for long: that table is *spilled* first,
 //! to a file of its own. Tables are spilled too where memory or the log runs short.
 //!
-//! A carry that fails (no space, a damaged input) is given up and tried again later; meanwhile the shard is
-//! *stalled*: it goes on while the pace admits commits, and tells those that it cannot take why.
+//! A carry that fails (no space, a damaged input) is given up and tried again later, once what it had written is
+//! removed; meanwhile the shard is *stalled*: it goes on while the pace admits commits, and tells those that it
+//! cannot take why.
 
 use super::{Config, Core, State};
+use crate::compact::loose::Loose;
 use crate::compact::{self, Context, Throttle};
+use crate::disk::io::Io;
 use crate::error::{Error, Result};
 use crate::levels::{Carry, Commit, Level, Pace, Shape, Span};
 use crate::stats::{CarryKind, CarryStats};
@@ -96,7 +99,15 @@ pub(crate) struct Compaction {
     retry_at: Option<u64>,
     done: u64,
     merged: u64,
+    /// The most that one slice has spent.
+    slice_max: u64,
     pub(crate) written: Rc<Cell<u64>>,
+    /// Files that were begun and are not installed.
+    pub(crate) loose: Rc<Loose>,
+    /// Work was given up since what is loose was last removed.
+    untidy: bool,
+    /// Removes what a failure left loose, before anything is tried again.
+    tidying: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
 impl Compaction {
@@ -109,7 +120,11 @@ impl Compaction {
             retry_at: None,
             done: 0,
             merged: 0,
+            slice_max: 0,
             written: Rc::default(),
+            loose: Rc::default(),
+            untidy: false,
+            tidying: None,
         }
     }
 
@@ -138,6 +153,20 @@ impl Compaction {
     pub(crate) fn spilled(&mut self, span: Span) {
         self.jobs.retain(|job| !matches!(job.task, Task::Spill { .. }) || job.task.span() != span);
         self.recovered();
+    }
+
+    /// Goes on removing what is loose. Answers whether nothing is any more. Nothing must be in flight.
+    fn tidy(&mut self, io: &Io) -> bool {
+        let tidying = self.tidying.get_or_insert_with(|| {
+            let (io, loose) = (io.clone(), self.loose.clone());
+            Box::pin(async move { loose.remove_all(&io).await })
+        });
+        let tidy = tidying.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop())).is_ready();
+        if tidy {
+            self.tidying = None;
+            self.untidy = false;
+        }
+        tidy
     }
 
     fn recovered(&mut self) {
@@ -174,6 +203,11 @@ impl Compaction {
     /// Bytes merged since the shard was opened.
     pub(crate) fn merged(&self) -> u64 {
         self.merged
+    }
+
+    /// The most that the jobs of one turn have spent of their grants since the shard was opened, in bytes.
+    pub(crate) fn slice_max(&self) -> u64 {
+        self.slice_max
     }
 
     /// Bytes yet to be merged by what is in flight or due.
@@ -347,8 +381,16 @@ impl Core {
     fn may_begin(&self) -> bool {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        let Some(retry_at) = state.compaction.retry_at else { return state.compaction.stalled.is_none() };
-        let may = retry_at <= self.now() && !state.installer.is_busy();
+        let compaction = &mut state.compaction;
+        if compaction.stalled.is_none() && !compaction.untidy {
+            return true;
+        }
+        // Something may have been installed since, and the stall be over; what is loose is removed all the same.
+        let calm = match compaction.retry_at {
+            Some(retry_at) => retry_at <= self.now(),
+            None => compaction.stalled.is_none(),
+        };
+        let may = calm && !state.installer.is_busy() && compaction.tidy(&self.io);
         if may {
             state.compaction.recovered();
         }
@@ -409,6 +451,7 @@ impl Core {
             throttle: throttle.clone(),
             outbox: outbox.clone(),
             written: state.compaction.written.clone(),
+            loose: state.compaction.loose.clone(),
         };
         let span = task.span();
         let inputs = || -> Vec<Source> {
@@ -454,20 +497,22 @@ impl Core {
         let granted = chosen.filter(|_| idle || spill.is_some() || owed);
         let started = self.io.now();
         let mut more = false;
+        let mut spent = 0;
         let mut failed = None;
         for (at, job) in jobs.iter_mut().enumerate() {
             let Some(work) = &mut job.work else { continue };
             job.throttle.grant(if granted == Some(at) { SLICE_BYTES } else { 0 });
-            let before = job.throttle.done();
+            let (before, spent_before) = (job.throttle.done(), job.throttle.spent());
             let polled = work.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop()));
             let bytes = job.throttle.done() - before;
+            spent += job.throttle.spent() - spent_before;
             let compaction = &mut self.state.borrow_mut().compaction;
             compaction.merged += bytes;
             if let Task::Carry(carry) = &job.task {
                 compaction.pace.progress(carry.due(), bytes);
             }
             // A job that did not use its grant waits for the disk.
-            more |= granted == Some(at) && bytes >= SLICE_BYTES;
+            more |= granted == Some(at) && job.throttle.is_used_up();
             match polled {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => {
@@ -484,7 +529,11 @@ impl Core {
             let took = self.io.now().saturating_sub(started);
             self.state.borrow_mut().stages.slice.saturating_record(took.max(1));
         }
-        self.state.borrow_mut().compaction.jobs.extend(jobs);
+        {
+            let compaction = &mut self.state.borrow_mut().compaction;
+            compaction.jobs.extend(jobs);
+            compaction.slice_max = compaction.slice_max.max(spent);
+        }
         if let Some(error) = failed {
             self.give_up(error);
             return false;
@@ -523,6 +572,7 @@ impl Core {
         due.sort_by_key(|carry| carry.due());
         state.compaction.due = due.into();
         state.installer.clear();
+        state.compaction.untidy = true;
         state.compaction.stalled = Some(error);
         state.compaction.retry_at = Some(self.now() + RETRY_AFTER);
         state.log.retry();

@@ -49,6 +49,8 @@ struct Next {
     done: Option<Commit>,
     /// The spill that is done by it.
     spilled: Option<Span>,
+    /// The files that are not loose any more.
+    settled: Vec<String>,
 }
 
 impl Installer {
@@ -119,6 +121,7 @@ impl State {
         let mut gone = Vec::new();
         let mut base_bytes = self.tip.base_bytes;
         let (mut done, mut spilled) = (None, None);
+        let mut settled = Vec::new();
         match change {
             Change::Window { segment, span } => {
                 gone = segments_of(view.take_within(span));
@@ -137,6 +140,7 @@ impl State {
                     edit.add.push((segment.name().to_string(), encode_role(Kind::Spill, None, &segment)));
                     view.insert(Source::Segment(segment));
                 } else {
+                    settled.push(segment.name().to_string());
                     segment.mark_obsolete();
                 }
                 spilled = Some(span);
@@ -182,12 +186,14 @@ impl State {
         let floor = schedule.at;
         edit.facts.push((FACT_SCHEDULE, schedule.encode()));
         edit.facts.push((FACT_BASE, encode_base(view.base_end, base_bytes)));
-        (edit, Next { view, gone, floor, base_bytes, done, spilled })
+        settled.extend(edit.add.iter().map(|(name, _)| name.clone()));
+        (edit, Next { view, gone, floor, base_bytes, done, spilled, settled })
     }
 
     /// Makes visible what is durable by now.
     fn show(&mut self, next: Next) {
-        let Next { view, gone, floor, base_bytes, done, spilled } = next;
+        let Next { view, gone, floor, base_bytes, done, spilled, settled } = next;
+        settled.iter().for_each(|name| self.compaction.loose.settle(name));
         self.tip.show(view, floor);
         self.tip.base_bytes = base_bytes;
         for segment in gone {

@@ -3,7 +3,7 @@
 //!
 //! How it works:
 //!
-//! 1. A client takes permits for its request (one, plus one for each [`PERMIT_BYTES`] it carries); where none
+//! 1. A client takes permits for its request (one, plus one for each [`MAILBOX_PERMIT_BYTES`] it carries); where none
 //!    are left it waits. So what is queued or being worked on is bounded in number and in bytes.
 //! 2. It pushes the request, fences, and wakes the shard only where `sleeping` is set.
 //! 3. The shard, before it sleeps: registers its waker, sets `sleeping`, fences, looks at the queue again, and
@@ -13,15 +13,13 @@
 
 use super::request::Request;
 use crate::error::{Error, Result};
+use crate::limits::{MAILBOX_MIN, MAILBOX_PERMIT_BYTES};
 use crossbeam_queue::{ArrayQueue, SegQueue};
 use futures_util::task::AtomicWaker;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::task::Waker;
 use tokio::sync::{Semaphore, TryAcquireError};
-
-/// A request takes one permit more for each of these bytes that it carries.
-pub(crate) const PERMIT_BYTES: usize = 4096;
 
 /// A request with the permits it holds.
 pub(crate) struct Letter {
@@ -47,8 +45,7 @@ pub(crate) struct Mailbox {
 
 impl Mailbox {
     pub(crate) fn new(capacity: usize) -> Self {
-        // A request of the largest batch must fit into an empty mailbox.
-        let capacity = capacity.max(crate::limits::BATCH_BYTES_MAX / PERMIT_BYTES + 1);
+        let capacity = capacity.max(MAILBOX_MIN);
         Mailbox {
             queue: ArrayQueue::new(capacity),
             room: Arc::new(Semaphore::new(capacity)),
@@ -88,7 +85,7 @@ impl Mailbox {
     }
 
     fn permits_for(&self, request: &Request) -> u32 {
-        (1 + (request.bytes() / PERMIT_BYTES) as u32).min(self.capacity)
+        (1 + (request.bytes() / MAILBOX_PERMIT_BYTES) as u32).min(self.capacity)
     }
 
     fn push(&self, request: Request, permits: u32) {

@@ -15,7 +15,7 @@ use super::install::{
     encode_history, encode_role,
 };
 use super::schedule::Schedule;
-use super::tip::Tip;
+use super::tip::{Apply, Tip};
 use super::waiters::Waiters;
 use super::{Config, Core, State};
 use crate::cache::BlockCache;
@@ -88,7 +88,8 @@ impl Core {
         let mut apply = |commit: Commit, record: &[u8]| {
             let held = covered.iter().any(|span| span.contains(commit));
             replayed += u64::from(!held);
-            match tip.apply(record, &config.budget, !held) {
+            let how = if held { Apply::Held } else { Apply::Replayed };
+            match tip.apply(record, &config.budget, how) {
                 Some(_) => Ok(()),
                 None => {
                     Err(Error::damaged("log", 0, format!("the record of commit {commit} does not read back")))
@@ -96,6 +97,7 @@ impl Core {
             }
         };
         let mut log = Log::recover(&io, log, identity, floor, &mut apply).await?;
+        tip.settle();
         // Parts of a fold that was interrupted end above the base.
         let parts = tip.view.parts.iter().map(|part| part.segment.meta().identity.last);
         let sources = tip.view.sources.iter().map(|source| source.span().last);
@@ -206,6 +208,7 @@ async fn change_retention(
         throttle,
         outbox: Rc::default(),
         written: Rc::default(),
+        loose: Rc::default(),
     };
     let tables: Vec<Rc<Table>> = tip.view.tables().cloned().collect();
     for table in tables {

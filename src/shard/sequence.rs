@@ -12,6 +12,7 @@
 use super::catalog::Known;
 use super::request::{Action, ReplyTo};
 use super::serve::Permits;
+use super::tip::Apply;
 use super::{Config, Core, State, TOP, record};
 use crate::batch::OpRef;
 use crate::engine::CommitId;
@@ -593,7 +594,7 @@ impl State {
         let commit = self.tip.next();
         self.log.stage(commit, record);
         // A record made here reads back.
-        let carry = self.tip.apply(record, &config.budget, true).flatten();
+        let carry = self.tip.apply(record, &config.budget, Apply::Live).flatten();
         if let Some(carry) = carry {
             let bytes = self.work_of(carry);
             self.compaction.due(carry, &self.tip.schedule.shape, commit, bytes);

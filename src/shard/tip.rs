@@ -8,10 +8,22 @@ use super::record;
 use super::schedule::Schedule;
 use crate::levels::{Budget, Carry, Commit};
 use crate::limits;
+use crate::memtable::Memtable;
 use crate::table::Table;
 use crate::view::{Source, View};
 use std::collections::VecDeque;
 use std::rc::Rc;
+
+/// What applying a record does with its operations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Apply {
+    /// They are to be read at once.
+    Live,
+    /// They are to be read when the replay is over, see [`Tip::settle`].
+    Replayed,
+    /// Nothing: a segment holds the commit. Only the schedule moves.
+    Held,
+}
 
 /// See the module's text.
 pub(crate) struct Tip {
@@ -49,10 +61,10 @@ impl Tip {
         self.schedule.at.next()
     }
 
-    /// Applies the next commit's record. With `insert` off (a replay, of a commit that a segment holds) it only
-    /// moves the schedule. Answers what falls due, and `None` where the bytes are no record.
-    pub(crate) fn apply(&mut self, record: &[u8], budget: &Budget, insert: bool) -> Option<Option<Carry>> {
-        if !insert {
+    /// Applies the next commit's record. Answers what falls due, and `None` where the bytes are no record.
+    #[inline]
+    pub(crate) fn apply(&mut self, record: &[u8], budget: &Budget, how: Apply) -> Option<Option<Carry>> {
+        if how == Apply::Held {
             // Held by a segment, so it lies between the tables' spans.
             self.freeze_active();
         }
@@ -63,20 +75,27 @@ impl Tip {
                 let size = key.len() + value.map_or(0, <[u8]>::len);
                 bytes += size as u64;
                 weight += (size + limits::OPERATION_BYTES_OVERHEAD) as u64;
-                if insert {
-                    memtable.insert(directory, key, commit, value);
+                match how {
+                    Apply::Live => memtable.insert(directory, key, commit, value),
+                    Apply::Replayed => memtable.stage(directory, key, commit, value),
+                    Apply::Held => {}
                 }
             })
         })?;
         self.bytes_in += bytes;
-        if insert {
+        if how != Apply::Held {
             self.active.extend(commit, weight);
         }
         let carry = self.schedule.step(weight, self.base_bytes, budget);
-        if carry.is_some() || !insert {
+        if carry.is_some() || how == Apply::Held {
             self.freeze_active();
         }
         Some(carry)
+    }
+
+    /// Ends a replay: all that it applied can be read.
+    pub(crate) fn settle(&mut self) {
+        self.active.with_mut(Memtable::settle);
     }
 
     /// Ends the live table, and begins the next one after the newest commit.

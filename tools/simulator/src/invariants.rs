@@ -1,7 +1,7 @@
 //! The invariants that a picture of a shard can be held against: alignment, cover and pace.
 //!
 //! Each check looks at one moment. What must be remembered from moment to moment is in a value of its own
-//! ([`CoverCheck`], [`PaceCheck`]). A violation is a panic, as an assertion's.
+//! ([`CoverCheck`]). A violation is a panic, as an assertion's.
 
 use quipu::levels::{Commit, Level, Piece, Span, Window};
 use quipu::simulation::{Picture, SimulatedShard};
@@ -139,28 +139,19 @@ impl CoverCheck {
     }
 }
 
-/// What a turn may merge beyond its slice: an entry may be as large as the largest value, and a part of the base
-/// that a fold passes over is counted whole.
-const SLICE_BYTES: u64 = 64 << 10;
-const BEYOND_BYTES: u64 = 192 << 10;
+/// What compaction is granted in a turn.
+const SLICE_BYTES: u64 = 32 << 10;
+/// What a turn may merge beyond that: the entry that a slice ends with, and one for each piece of work that was waiting
+/// for the disk.
+const BEYOND_BYTES: u64 = 3 * (10 << 10);
+/// The most bytes that a turn may merge, with entries as large as [`value`](crate::choices::value) makes them.
+pub const TURN_BYTES_MAX: u64 = SLICE_BYTES + BEYOND_BYTES;
 
 /// Pace: the compaction of one turn is bounded, and a carry is installed before the commit that is its deadline.
-#[derive(Clone, Debug, Default)]
-pub struct PaceCheck {
-    merged: u64,
-    /// The most bytes merged between two looks.
-    pub most: u64,
-}
-
-impl PaceCheck {
-    /// After at most two turns since the look before.
-    pub fn check(&mut self, picture: &Picture) {
-        for carry in picture.carries.iter().filter(|carry| carry.kind != CarryKind::Spill) {
-            assert!(picture.newest < carry.deadline, "{carry:?} at commit {}", picture.newest);
-        }
-        let bytes = picture.merged_bytes - self.merged;
-        self.merged = picture.merged_bytes;
-        self.most = self.most.max(bytes);
-        assert!(bytes <= 2 * (SLICE_BYTES + BEYOND_BYTES), "{bytes} bytes merged in a turn");
+pub fn check_pace(picture: &Picture) {
+    for carry in picture.carries.iter().filter(|carry| carry.kind != CarryKind::Spill) {
+        assert!(picture.newest < carry.deadline, "{carry:?} at commit {}", picture.newest);
     }
+    let most = picture.slice_bytes_max;
+    assert!(most <= TURN_BYTES_MAX, "{most} bytes in one turn");
 }

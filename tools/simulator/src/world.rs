@@ -13,7 +13,7 @@
 use crate::choices;
 use crate::coverage::Coverage;
 use crate::faults::{Background, FaultEvent, Harm, Injector};
-use crate::invariants::{CoverCheck, PaceCheck, check_alignment, check_settled_alignment};
+use crate::invariants::{CoverCheck, check_alignment, check_pace, check_settled_alignment};
 use crate::model::{Model, PATHS, Refusal, Step};
 use crate::plan::{End, Plan, Reopen, Route};
 use crate::reads::{Held, PendingRead};
@@ -71,7 +71,6 @@ pub(crate) struct Session {
     promised: Commit,
     pub(crate) reads: Vec<PendingRead>,
     pub(crate) held: Vec<Held>,
-    pace: PaceCheck,
     looked: Option<[u64; 5]>,
     carries: Vec<(CarryKind, Commit)>,
 }
@@ -89,7 +88,6 @@ impl Session {
             promised,
             reads: Vec::new(),
             held: Vec::new(),
-            pace: PaceCheck::default(),
             looked: None,
             carries: Vec::new(),
         }
@@ -505,7 +503,7 @@ impl<'a> World<'a> {
         let picture = session.shard.picture();
         check_alignment(&session.shard, &picture, self.changed, self.plan.harm == Harm::Damaging);
         self.cover.check(&picture, 3);
-        session.pace.check(&picture);
+        check_pace(&picture);
         let carries: Vec<(CarryKind, Commit)> =
             picture.carries.iter().map(|carry| (carry.kind, carry.due)).collect();
         for carry in carries.iter().filter(|carry| !session.carries.contains(carry)) {
