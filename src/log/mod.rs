@@ -179,6 +179,16 @@ struct Flight {
 
 type Preparing = Pin<Box<dyn Future<Output = Prepared>>>;
 
+/// The newest commit of which any intact group in a log file's bytes says that it was durable.
+pub(crate) fn durable_told(identity: Identity, file: &[u8]) -> Commit {
+    let seed = identity.seed();
+    let groups = (0..file.len()).step_by(PAGE_BYTES).filter_map(|at| {
+        let bytes = GroupHead::peek(&file[at..], seed)?.padded_bytes();
+        GroupHead::decode(file.get(at..at + usize::try_from(bytes).ok()?)?, seed)
+    });
+    groups.map(|(head, _)| head.durable).max().unwrap_or(Commit::ZERO)
+}
+
 /// The log of one shard. See the module.
 pub(crate) struct Log {
     // Fixed at opening.

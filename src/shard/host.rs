@@ -157,6 +157,7 @@ pub(crate) fn config_of(shard: u16, fixed: &Fixed, options: &Options) -> Result<
         durability: options.durability,
         memtable_bytes: options.memtable_bytes / usize::from(fixed.shards),
         group_bytes: options.group_bytes,
+        manifest_bytes: crate::manifest::FILE_BYTES_MIN,
     })
 }
 

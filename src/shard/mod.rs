@@ -79,6 +79,8 @@ pub(crate) struct Config {
     /// Bytes that this shard's memtables may take.
     pub(crate) memtable_bytes: usize,
     pub(crate) group_bytes: usize,
+    /// The least length of a generation of the manifest, in bytes.
+    pub(crate) manifest_bytes: u64,
 }
 
 /// One shard.

@@ -54,7 +54,7 @@ impl Core {
     ) -> Result<(Rc<Core>, ShardRecovery)> {
         let started = io.now();
         let identity = Identity { engine: config.fixed.engine, shard: config.shard };
-        let mut manifest = Manifest::open(&io, identity).await?;
+        let mut manifest = Manifest::open(&io, identity, config.manifest_bytes).await?;
         let cache = Rc::new(BlockCache::new(cache_bytes as u64));
 
         // 1. What the manifest holds.
@@ -86,7 +86,9 @@ impl Core {
 
         // 3. The log.
         let floor = schedule.at;
-        let held = view.sources.iter().map(|source| source.span().last).max();
+        // Parts of a fold that was interrupted end above the base.
+        let parts = view.parts.iter().map(|part| part.segment.meta().identity.last);
+        let held = view.sources.iter().map(|source| source.span().last).chain(parts).max();
         let reach = claimed.max(held.unwrap_or(base_end));
         let covered: Vec<Span> =
             view.sources.iter().map(Source::span).filter(|span| span.last > floor).collect();

@@ -237,7 +237,10 @@ impl Core {
                     reply.send(Err(error));
                 }
                 Verdict::Wait => match state.stuck(&self.config, action.bytes(), now) {
-                    Some(error) => reply.send(Err(error)),
+                    Some(error) => {
+                        attempts = 0;
+                        reply.send(Err(error));
+                    }
                     None => {
                         let queued = Queued { action, durability, reply, arrived, resolving, permits };
                         state.queue.push_front(queued);
