@@ -320,14 +320,9 @@ fn faults_strike_where_planned() {
     assert!(folder.durable_files().is_empty());
 
     let sites = sites.borrow();
-    let expected = FaultSite {
-        number: 4,
-        kind: OpKind::Write,
-        name: "a".into(),
-        offset: 4096,
-        bytes: 4096,
-        durable: false,
-    };
+    let name = "a".to_string();
+    let (offset, bytes) = (4096, 4096);
+    let expected = FaultSite { number: 4, kind: OpKind::Write, name, offset, bytes, durable: false };
     assert_eq!((sites.len(), &sites[1]), (5, &expected));
     folder.clear_faults();
     must(&mut disk, Op::Sync { file });

@@ -44,6 +44,7 @@ pub mod effects;
 mod fault;
 mod random;
 mod state;
+mod wrong;
 
 pub use fault::{Fault, FaultSite, OpKind};
 pub use random::SplitMix64;

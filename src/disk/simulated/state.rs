@@ -8,14 +8,14 @@ use crate::disk::progress::{Next, Progress, Way};
 use crate::disk::{IoBuf, OpenHow};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Error, Result};
+use std::io::Result;
 use std::ops::Range;
 
 /// The number of a content: an inode's number, so to say.
 pub(super) type ContentId = u64;
 
 /// A change of names that is not durable yet. A rename holds its content, so that it is whole by itself.
-enum NameChange {
+pub(super) enum NameChange {
     Create { name: String, content: ContentId },
     Rename { from: String, to: String, content: ContentId },
     Remove { name: String },
@@ -45,7 +45,7 @@ impl NameChange {
     }
 
     /// The name that it makes or takes away.
-    fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         match self {
             NameChange::Create { name, .. } | NameChange::Remove { name } => name,
             NameChange::Rename { to, .. } => to,
@@ -120,12 +120,12 @@ pub(super) struct Flight {
 #[derive(Default)]
 pub(super) struct State {
     pub(super) clock: SimulatedClock,
-    contents: BTreeMap<ContentId, Content>,
+    pub(super) contents: BTreeMap<ContentId, Content>,
     contents_made: u64,
 
-    names: BTreeMap<String, ContentId>,
+    pub(super) names: BTreeMap<String, ContentId>,
     durable_names: BTreeMap<String, ContentId>,
-    pending_names: Vec<(u64, NameChange)>,
+    pub(super) pending_names: Vec<(u64, NameChange)>,
     name_changes: u64,
 
     flights: BTreeMap<u64, Flight>,
@@ -312,140 +312,14 @@ impl State {
         }
     }
 
-    /// An operation that fails, or does something else. `None` where the fault does not fit it.
-    fn go_wrong(
-        &mut self,
-        fault: Fault,
-        work: &Work,
-        mut buf: Option<&mut IoBuf>,
-        random: &mut SplitMix64,
-    ) -> Option<Result<Effect>> {
-        let failed = |errno: i32| Some(Err(Error::from_raw_os_error(errno)));
-        let length = buf.as_ref().map_or(0, |buf| buf.len());
-        match (fault, work) {
-            (Fault::Torn(errno), Work::Write { content, offset, .. }) => {
-                if let (Ok(content), Some(buf)) = (self.content(*content), buf) {
-                    content.write_torn(*offset, buf, random);
-                }
-                self.effects.hit(effects::WRITE_TORN);
-                failed(errno)
-            }
-            (Fault::Fail(errno) | Fault::Torn(errno), Work::Close { content }) => {
-                self.release(*content);
-                self.effects.hit(effects::OTHER_FAILED);
-                failed(errno)
-            }
-            (Fault::Fail(errno) | Fault::Torn(errno), _) => {
-                self.effects.hit(match work {
-                    _ if errno == Errno::NOSPC.raw_os_error() => effects::WRITE_NO_SPACE,
-                    Work::Write { .. } => effects::WRITE_FAILED,
-                    Work::Read { .. } => effects::READ_FAILED,
-                    Work::Sync { .. } | Work::SyncFolder { .. } => effects::FLUSH_FAILED,
-                    _ => effects::OTHER_FAILED,
-                });
-                failed(errno)
-            }
-            (Fault::Forgets(errno), Work::Sync { content, .. }) => {
-                let content = self.contents.get_mut(content)?;
-                let forgot = content.forget(random, &mut self.effects);
-                self.effects.hit(if forgot { effects::FLUSH_FORGOT } else { effects::FLUSH_FAILED });
-                failed(errno)
-            }
-            // Names are in a journal, which does not forget.
-            (Fault::Forgets(errno), Work::SyncFolder { .. }) => {
-                self.effects.hit(effects::FLUSH_FAILED);
-                failed(errno)
-            }
-            (Fault::Lost, Work::Sync { content, .. }) => {
-                if self.contents.get(content).is_some_and(Content::is_dirty) {
-                    self.effects.hit(effects::FLUSH_LIED);
-                    self.harm(*content);
-                }
-                Some(Ok(Effect::Done))
-            }
-            (Fault::Lost, Work::SyncFolder { .. }) => {
-                if !self.pending_names.is_empty() {
-                    self.effects.hit(effects::FLUSH_LIED);
-                }
-                for (_, change) in &self.pending_names {
-                    self.effects.harm(change.name());
-                }
-                Some(Ok(Effect::Done))
-            }
-            (Fault::Lost, Work::Write { content, offset, .. }) => {
-                let there = self.contents.get(content)?.volatile().get(*offset..*offset + length);
-                if there != buf.as_deref().map(|buf| &buf[..]) {
-                    self.effects.hit(effects::WRITE_LOST);
-                    self.harm(*content);
-                }
-                Some(Ok(Effect::Done))
-            }
-            (Fault::Volatile, Work::Write { content, offset, durable: true }) => {
-                let honest = Work::Write { content: *content, offset: *offset, durable: false };
-                self.effects.hit(effects::FLUSH_WRITE_LIED);
-                self.harm(*content);
-                Some(self.perform(&honest, buf, 0..length))
-            }
-            (Fault::Misplaced(at), Work::Write { content, offset, durable }) if at as usize != *offset => {
-                let elsewhere = Work::Write { content: *content, offset: at as usize, durable: *durable };
-                self.effects.hit(effects::WRITE_MISPLACED);
-                self.harm(*content);
-                Some(self.perform(&elsewhere, buf, 0..length))
-            }
-            (Fault::WrongFile(choice), Work::Write { content, offset, durable }) => {
-                let others: Vec<ContentId> =
-                    self.names.values().copied().filter(|other| other != content).collect();
-                let other = *others.get(choice.checked_rem(others.len() as u64)? as usize)?;
-                let elsewhere = Work::Write { content: other, offset: *offset, durable: *durable };
-                self.effects.hit(effects::WRITE_WRONG_FILE);
-                self.harm(*content);
-                self.harm(other);
-                Some(self.perform(&elsewhere, buf, 0..length))
-            }
-            (Fault::Misplaced(at), Work::Read { content, offset }) => {
-                let right = self.contents.get(content)?.volatile().get(*offset..*offset + length)?.to_vec();
-                let elsewhere = Work::Read { content: *content, offset: at as usize };
-                let result = self.perform(&elsewhere, buf.as_deref_mut(), 0..length);
-                if result.is_err() {
-                    return None;
-                }
-                if buf.is_some_and(|buf| buf[..] != right[..]) {
-                    self.effects.hit(effects::READ_MISPLACED);
-                    self.harm(*content);
-                }
-                Some(result)
-            }
-            (Fault::Flipped { offset: byte, xor }, Work::Read { content, .. }) => {
-                let result = self.perform(work, buf.as_deref_mut(), 0..length);
-                if let (Ok(_), Some(buf)) = (&result, buf)
-                    && length > 0
-                {
-                    buf[byte as usize % length] ^= xor;
-                    self.effects.hit(effects::READ_FLIPPED);
-                    self.harm(*content);
-                }
-                Some(result)
-            }
-            (Fault::Rotten { offset: byte, xor }, Work::Read { content, offset }) => {
-                let at = offset + (byte as usize).checked_rem(length)?;
-                if self.contents.get_mut(content)?.corrupt(at, xor) {
-                    self.effects.hit(effects::READ_ROTTEN);
-                    self.harm(*content);
-                }
-                None
-            }
-            _ => None,
-        }
-    }
-
     /// A file does not hold, or does not read back, what was written to it.
-    fn harm(&mut self, content: ContentId) {
+    pub(super) fn harm(&mut self, content: ContentId) {
         for (name, _) in self.names.iter().filter(|(_, other)| **other == content) {
             self.effects.harm(name);
         }
     }
 
-    fn content(&mut self, content: ContentId) -> Result<&mut Content> {
+    pub(super) fn content(&mut self, content: ContentId) -> Result<&mut Content> {
         self.contents.get_mut(&content).ok_or_else(|| Errno::BADF.into())
     }
 
@@ -479,7 +353,12 @@ impl State {
     }
 
     /// Does what an operation is to do; of a read or write, for a part of its buffer.
-    fn perform(&mut self, work: &Work, buf: Option<&mut IoBuf>, part: Range<usize>) -> Result<Effect> {
+    pub(super) fn perform(
+        &mut self,
+        work: &Work,
+        buf: Option<&mut IoBuf>,
+        part: Range<usize>,
+    ) -> Result<Effect> {
         match *work {
             Work::Open { ref name, how } => return self.open(name.clone(), how),
             Work::Read { content, offset } => {
@@ -551,7 +430,7 @@ impl State {
         Ok(Effect::Opened { content, bytes: self.length(content) })
     }
 
-    fn release(&mut self, content: ContentId) {
+    pub(super) fn release(&mut self, content: ContentId) {
         if let Some(content) = self.contents.get_mut(&content) {
             content.handles = content.handles.saturating_sub(1);
         }

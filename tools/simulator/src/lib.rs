@@ -17,6 +17,7 @@ pub mod model;
 pub mod plan;
 mod reads;
 pub mod run;
+mod sessions;
 pub mod shrink;
 mod twin;
 pub mod world;
