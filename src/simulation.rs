@@ -373,6 +373,11 @@ impl SimulatedShard {
         self.core.segments()
     }
 
+    /// Entries that scans have looked at, handed out or not.
+    pub fn entries_scanned(&self) -> u64 {
+        self.core.allowance.examined()
+    }
+
     /// The newest commit.
     pub fn newest(&self) -> Commit {
         self.core.last()

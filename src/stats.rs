@@ -74,6 +74,10 @@ pub struct ShardStats {
     pub io_kind: &'static str,
     /// Open snapshots and scans.
     pub snapshots: usize,
+    /// Scans from other threads whose place is kept for their next page; at most two of each, one an end.
+    pub walks_kept: usize,
+    /// Entries that scans looked at, handed out or not.
+    pub entries_scanned: u64,
     /// Directories whose numbers are cached.
     pub directories_cached: usize,
     /// Where time goes.

@@ -196,8 +196,7 @@ fn read(runner: &mut Runner, random: &mut SplitMix64, view: &View, at: Commit, k
                 limit = random.below(12) as usize;
                 scan = scan.limit(limit);
             }
-            // Which entries a limit leaves to a scan that is read from both ends is not promised.
-            let other_percent = if limit == usize::MAX { *pick(random, &[0, 30]) } else { 0 };
+            let other_percent = *pick(random, &[0, 30]);
             let meanwhile = random.chance(30);
             loop {
                 let other = random.chance(other_percent);

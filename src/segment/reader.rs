@@ -24,7 +24,7 @@ use std::rc::Rc;
 
 /// Values from this size on are handed out as slices of their block; smaller ones are copied, so that a small
 /// value does not keep a whole block in memory.
-const VALUE_SHARED_BYTES_MIN: usize = 512;
+pub(crate) const VALUE_SHARED_BYTES_MIN: usize = 512;
 
 /// Reads from this size on keep the buffer that was read into; smaller blocks are copied out of it, as a
 /// buffer of whole pages costs the allocator up to a page more than it holds.
@@ -99,17 +99,40 @@ impl Segment {
         cache: &BlockCache,
         directory: DirectoryId,
     ) -> Result<bool> {
-        let (Some((min, _)), Some((max, _))) = (self.meta.min(), self.meta.max()) else {
-            return Ok(false);
-        };
-        if directory == min || directory == max {
-            return Ok(true);
-        }
-        if directory < min || directory > max || self.meta.directory_filter.is_absent() {
-            return Ok(false);
+        if let Some(known) = self.may_have_directory_now(cache, directory) {
+            return Ok(known);
         }
         let filter = self.filter(cache, self.meta.directory_filter, BlockKind::DirectoryFilter).await?;
         Ok(filter.may_contain(directory_hash(directory)))
+    }
+
+    /// [`may_have_directory`](Segment::may_have_directory), if that needs no wait.
+    pub(crate) fn may_have_directory_now(&self, cache: &BlockCache, directory: DirectoryId) -> Option<bool> {
+        let (Some((min, _)), Some((max, _))) = (self.meta.min(), self.meta.max()) else {
+            return Some(false);
+        };
+        if directory == min || directory == max {
+            return Some(true);
+        }
+        if directory < min || directory > max || self.meta.directory_filter.is_absent() {
+            return Some(false);
+        }
+        match cache.peek(self.key_of(self.meta.directory_filter)) {
+            Some(Cached::Filter(filter)) => Some(filter.may_contain(directory_hash(directory))),
+            _ => None,
+        }
+    }
+
+    /// Whether keys of a directory between two bounds, both included, can lie within the segment's range; none stands
+    /// for the directory's end. No I/O.
+    pub(crate) fn overlaps(&self, directory: DirectoryId, low: Option<&[u8]>, high: Option<&[u8]>) -> bool {
+        let (min, max) = (&self.meta.min_full_key, &self.meta.max_full_key);
+        let below = compare_full_key(max, directory, low.unwrap_or_default()) == Ordering::Less;
+        let above = match (high, self.meta.min()) {
+            (Some(high), _) => compare_full_key(min, directory, high) == Ordering::Greater,
+            (None, min) => min.is_some_and(|(least, _)| least > directory),
+        };
+        self.meta.entries > 0 && !below && !above
     }
 
     /// The newest version of a key that was written at or before `at`, if this segment holds one. `key_hash`
@@ -172,6 +195,16 @@ impl Segment {
         kind: BlockKind,
     ) -> Option<Rc<Block>> {
         match cache.get(self.key_of(ptr)) {
+            Some(Cached::Block(block)) if block.kind() == kind => Some(block),
+            _ => None,
+        }
+    }
+
+    /// A block that is cached; counts a hit, but no miss: who does not find it here reads it with
+    /// [`block`](Segment::block), which counts that.
+    #[inline]
+    pub(crate) fn peek_block(&self, cache: &BlockCache, ptr: BlockPtr, kind: BlockKind) -> Option<Rc<Block>> {
+        match cache.peek(self.key_of(ptr)) {
             Some(Cached::Block(block)) if block.kind() == kind => Some(block),
             _ => None,
         }

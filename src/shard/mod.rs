@@ -12,7 +12,7 @@
 //! 3. sequence commits that wait, as room and pace allow (`sequence`);
 //! 4. start log writes (`write_log`);
 //! 5. one slice of compaction, if one is owed or there is nothing else to do (`compaction`);
-//! 6. tasks: reads that wait for the disk, paths being resolved;
+//! 6. tasks: reads that wait for the disk, scans, paths being resolved;
 //! 7. submit again.
 //!
 //! Promises: a turn takes bounded time; commits are sequenced in the order in which they arrive; nothing here
@@ -47,6 +47,7 @@ use crate::levels::{Budget, Commit, Divisor, History};
 use crate::limits;
 use crate::log::Log;
 use crate::options::{Durability, Fixed};
+use crate::read::Allowance;
 use crate::segment::SegmentOptions;
 use crate::stats::Stages;
 use crate::view::Frame;
@@ -91,6 +92,8 @@ pub(crate) struct Core {
     pub(crate) state: RefCell<State>,
     pub(crate) tasks: Tasks,
     pub(crate) snapshots: RefCell<Snapshots>,
+    /// What scans may look at in a turn.
+    pub(crate) allowance: Rc<Allowance>,
     /// Wakes whoever drives the turns.
     driver: RefCell<Option<Waker>>,
     /// Runs on-core tasks.
@@ -200,6 +203,7 @@ impl Core {
         if !driver.as_ref().is_some_and(|known| known.will_wake(waker)) {
             *driver = Some(waker.clone());
             self.io.set_driver(waker);
+            self.allowance.set_driver(waker);
         }
     }
 
@@ -248,7 +252,7 @@ impl Core {
         let wrote = self.write_log();
         let active = completed > 0 || sequenced > 0 || wrote || self.staged_moves();
         let compacted = self.compact(!active);
-        let woken = self.tasks.poll();
+        let woken = self.tasks.poll() || self.allowance.is_awaited();
         if self.state.borrow().closing.is_some() && self.try_close() {
             return Turn::Closed;
         }

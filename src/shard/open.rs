@@ -28,6 +28,7 @@ use crate::error::{Error, Result};
 use crate::levels::{Commit, History, Level, Retention, Span};
 use crate::log::{Identity, Log, LogOptions};
 use crate::manifest::{Edit, Manifest};
+use crate::read::Allowance;
 use crate::segment::Segment;
 use crate::stats::Stages;
 use crate::table::Table;
@@ -159,6 +160,7 @@ impl Core {
             state: RefCell::new(state),
             tasks: Default::default(),
             snapshots: Default::default(),
+            allowance: Allowance::new(),
             driver: RefCell::default(),
             spawner: RefCell::default(),
             kicked: Cell::new(true),

@@ -99,6 +99,8 @@ pub(crate) enum Request {
         name: Name,
         page: PageRequest,
         at: At,
+        /// The snapshot is the scan's own: it was opened with an earlier page.
+        own: bool,
         reply: ReplyTo<Page>,
     },
     Exists {

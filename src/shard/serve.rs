@@ -9,7 +9,7 @@ use crate::entry::DirectoryId;
 use crate::error::{Error, Result};
 use crate::levels::Commit;
 use crate::path::Name;
-use crate::read::{self, Page, PageRequest, Pages, Taken};
+use crate::read::{self, Page, PageRequest, Walk};
 use crate::view::Frame;
 use bytes::Bytes;
 use std::cell::Cell;
@@ -54,8 +54,9 @@ impl Drop for Permits {
 }
 
 impl Core {
-    /// Takes up what is in the mailbox, a bounded number. Answers how many.
+    /// Takes up what is in the mailbox, a bounded number. Answers how many. Comes before every turn.
     pub(crate) fn take_requests(self: &Rc<Self>, mailbox: &Arc<Mailbox>, spent: &Spent) -> usize {
+        self.allowance.refill();
         if mailbox.is_ending() {
             let mut state = self.state.borrow_mut();
             // No one waits for this end.
@@ -108,17 +109,10 @@ impl Core {
                     core.get_many(&frame, &name, &keys).await
                 })
             }
-            Request::Page { name, page, at, reply } => {
+            Request::Page { name, page, at, own, reply } => {
                 let mailbox = mailbox.clone();
                 self.read(at, reply, permits, move |core, frame| async move {
-                    let mut read = core.page(&frame, &name, &page).await?;
-                    // Whoever scans may go on from either end, whatever the limit.
-                    if read.more && matches!(at, At::Newest) {
-                        let commit = frame.commit;
-                        let snapshot = core.snapshots.borrow_mut().open(frame)?;
-                        read.opened = Some(Opened { snapshot, commit, mailbox });
-                    }
-                    Ok(read)
+                    core.scan_page(&frame, &name, &page, at, own, mailbox).await
                 })
             }
             Request::Exists { name, at, reply } => self.read(at, reply, permits, |core, frame| async move {
@@ -243,13 +237,74 @@ impl Core {
         }
     }
 
-    /// A page of a scan.
-    pub(crate) async fn page(&self, frame: &Frame, name: &Name, request: &PageRequest) -> Result<Page> {
-        request.range.check()?;
-        match self.directory_at(frame, name.path()).await? {
-            Some(directory) => read::page(frame, &self.cache, directory, request).await,
-            None => Ok(Page::default()),
-        }
+    /// A page of a scan, and the walk that goes on behind it, if there may be more. `walk` is the one that stands
+    /// where the page begins; without, a new one is made.
+    pub(crate) async fn page(
+        &self,
+        frame: &Frame,
+        name: &Name,
+        request: &PageRequest,
+        walk: Option<Walk>,
+    ) -> Result<(Page, Option<Walk>)> {
+        let mut walk = match walk {
+            Some(walk) => walk,
+            None => {
+                request.range.check()?;
+                let Some(directory) = self.directory_at(frame, name.path()).await? else {
+                    return Ok((Page::default(), None));
+                };
+                self.begin_walk(frame, directory, &request.range, request.back).await?
+            }
+        };
+        let page = walk.page(request).await?;
+        let more = page.more;
+        Ok((page, more.then_some(walk)))
+    }
+
+    async fn begin_walk(
+        &self,
+        frame: &Frame,
+        directory: DirectoryId,
+        range: &RangeOf,
+        back: bool,
+    ) -> Result<Walk> {
+        Walk::start(frame, &self.cache, &self.allowance, directory, range, back).await
+    }
+
+    /// A page of a scan from another thread. Where there is more, the scan gets a snapshot of its own, if it has none
+    /// yet, and the walk is kept with that.
+    async fn scan_page(
+        &self,
+        frame: &Frame,
+        name: &Name,
+        request: &PageRequest,
+        at: At,
+        own: bool,
+        mailbox: Arc<Mailbox>,
+    ) -> Result<Page> {
+        let kept = match at {
+            At::Snapshot(snapshot) if own => self.snapshots.borrow_mut().take_walk(snapshot, request.back),
+            _ => None,
+        };
+        // A client that gave up waiting for a page asks for it again: the walk may have gone on.
+        let kept = kept.filter(|walk| walk.stands_at(request));
+        let (mut page, walk) = self.page(frame, name, request, kept).await?;
+        let Some(walk) = walk else { return Ok(page) };
+        let mut snapshots = self.snapshots.borrow_mut();
+        let snapshot = match at {
+            At::Snapshot(snapshot) if own => snapshot,
+            _ => match snapshots.open(frame.clone()) {
+                Ok(snapshot) => {
+                    page.opened = Some(Opened { snapshot, commit: frame.commit, mailbox });
+                    snapshot
+                }
+                // A scan of a snapshot that someone holds goes on without one of its own, and seeks for each page.
+                Err(_) if matches!(at, At::Snapshot(_)) => return Ok(page),
+                Err(error) => return Err(error),
+            },
+        };
+        snapshots.keep_walk(snapshot, request.back, walk);
+        Ok(page)
     }
 
     /// The names under a directory, in order: at most `limit` of those after `after`.
@@ -335,23 +390,22 @@ impl Core {
         if let Some(after) = after {
             range.low = Bound::Excluded(Bytes::from(Core::catalog_key(parent, after)));
         }
-        let mut pages = Pages::new(range);
-        pages.limit(limit);
         let mut names = Vec::new();
+        if limit == 0 || range.is_empty() {
+            return Ok(names);
+        }
+        let mut walk = self.begin_walk(frame, DirectoryId::CATALOG, &range, false).await?;
+        let mut request = PageRequest { range, back: false, entries: limit };
         loop {
-            match pages.take(false) {
-                Taken::End => return Ok(names),
-                Taken::Entry((key, _)) => {
-                    let name = key.get(8..).and_then(|name| std::str::from_utf8(name).ok());
-                    let name =
-                        name.ok_or_else(|| Error::damaged("catalog", 0, "a name that is not UTF-8"))?;
-                    names.push(name.to_string());
-                }
-                Taken::Read => {
-                    let request = pages.next_page(false);
-                    let page = read::page(frame, &self.cache, DirectoryId::CATALOG, &request).await?;
-                    pages.fill(false, page);
-                }
+            let mut page = walk.page(&request).await?;
+            while let Some((key, _)) = page.take_first() {
+                let name = key.get(8..).and_then(|name| std::str::from_utf8(name).ok());
+                let name = name.ok_or_else(|| Error::damaged("catalog", 0, "a name that is not UTF-8"))?;
+                names.push(name.to_string());
+            }
+            request.entries = limit - names.len();
+            if !page.more || request.entries == 0 {
+                return Ok(names);
             }
         }
     }
