@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::shard::host::is_hosting;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use tokio::sync::oneshot;
 
@@ -56,14 +56,19 @@ impl<T> Answer<T> {
     ///
     /// Besides the operation's own: [`Error::Invalid`] on a shard's thread, which must not wait for itself or for
     /// another; await the answer there.
-    pub fn wait(mut self) -> Result<T> {
-        if !is_hosting() {
-            return pollster::block_on(self);
-        }
-        match Pin::new(&mut self).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(result) => result,
-            Poll::Pending => Err(Error::invalid("wait", "on a shard's thread, which it would block; await")),
-        }
+    pub fn wait(self) -> Result<T> {
+        wait_for(self)
+    }
+}
+
+/// Waits for a future on this thread; an error on a shard's thread, where it is not done at once.
+pub(crate) fn wait_for<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    if !is_hosting() {
+        return pollster::block_on(future);
+    }
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => result,
+        Poll::Pending => Err(Error::invalid("wait", "on a shard's thread, which it would block; await")),
     }
 }
 

@@ -279,6 +279,11 @@ fn waits_on_a_shards_own_thread() {
     let waited =
         engine.run_on(&directory, async move |_: Local| handle.put("more", "value").wait().map(drop));
     is_invalid(waited.wait().unwrap(), &["wait", "shard's thread"]);
+    let handle = directory.clone();
+    let scanned = engine.run_on(&directory, async move |_: Local| {
+        handle.iter().blocking().next().unwrap_or(Ok(Default::default())).map(drop)
+    });
+    is_invalid(scanned.wait().unwrap(), &["wait", "shard's thread"]);
     assert!(directory.get("key").wait().unwrap().is_some(), "the shard goes on");
 }
 

@@ -207,7 +207,7 @@ fn scans_keep_their_place_and_their_state() {
                 let model = runner.history.state(runner.shard.newest()).map(path);
                 let mut scanning = scan(&mut runner.shard, &directory, random.next_u64());
                 let mut expected: Expected =
-                    model.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+                    model.iter().map(|(key, value)| (key.to_vec(), value.clone())).collect();
                 let got = runner.shard.run(scanning.step(false)).unwrap();
                 let got = got.map(|(key, value)| (key.to_vec(), value));
                 assert_eq!(got, expected.pop_front());

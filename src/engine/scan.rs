@@ -181,7 +181,7 @@ impl BlockingScan {
         if self.failed {
             return None;
         }
-        let got = pollster::block_on(self.scan.scanner.step(other));
+        let got = crate::answer::wait_for(self.scan.scanner.step(other));
         self.failed = got.is_err();
         got.transpose()
     }

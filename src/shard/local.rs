@@ -434,7 +434,8 @@ impl PageReader for Reader {
     async fn read(&mut self, request: PageRequest) -> Result<Page> {
         let LocalSnapshot { local, frame } = &self.snapshot;
         let kept = &mut self.walks[usize::from(request.back)];
-        let (page, walk) = local.core.page(frame, &self.name, &request, kept.take()).await?;
+        let read = local.core.page(frame, &self.name, &request, kept.take()).await;
+        let (page, walk) = read.map_err(|error| error.on_shard(local.shard()))?;
         *kept = walk;
         Ok(page)
     }
