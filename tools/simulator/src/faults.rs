@@ -125,7 +125,12 @@ impl FaultEvent {
                 _ => (Ops::DurableWrites, *pick(random, &[Kind::Error, Kind::Torn])),
             },
             Harm::Damaging => match random.below(10) {
-                0..=2 => (Ops::Reads, *pick(random, &[Kind::Misplaced, Kind::Flipped, Kind::Rotten])),
+                0..=2 => {
+                    // Most reads are of whole files, which lie nowhere else.
+                    let misplaced = Kind::Misplaced;
+                    let kinds = [misplaced, misplaced, misplaced, Kind::Flipped, Kind::Rotten];
+                    (Ops::Reads, *pick(random, &kinds))
+                }
                 3..=6 => (Ops::Writes, *pick(random, &[Kind::Lost, Kind::Misplaced, Kind::WrongFile])),
                 7 => (Ops::DurableWrites, Kind::Volatile),
                 _ => (Ops::Flushes, Kind::Lost),
