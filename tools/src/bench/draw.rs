@@ -41,7 +41,7 @@ pub(crate) enum KeyDistribution {
 pub(crate) enum DirectoryDistribution {
     /// Every directory alike.
     Uniform,
-    /// Scrambled zipfian over the directories of a shard.
+    /// Zipfian over the directories of a shard, the first of them the most popular.
     Zipfian(f64),
     /// This share of all operations goes to one shard.
     HotShard(f64),
@@ -151,6 +151,22 @@ impl Scrambled {
     }
 }
 
+/// A zipfian draw whose ranks are the numbers: the first is the most popular.
+#[derive(Clone, Debug)]
+pub(crate) struct Ranks(Zipf<f64>);
+
+impl Ranks {
+    /// Draws from `0..count`, which may not be empty.
+    pub(crate) fn new(count: u32, exponent: f64) -> Self {
+        Ranks(zipf(f64::from(count.max(1)), exponent))
+    }
+
+    /// A number.
+    pub(crate) fn index(&self, rng: &mut impl Rng) -> u32 {
+        self.0.sample(rng) as u32 - 1
+    }
+}
+
 /// Indices of keys, by a distribution.
 #[derive(Clone, Debug)]
 pub(crate) enum KeyDraw {
@@ -160,7 +176,7 @@ pub(crate) enum KeyDraw {
     Latest {
         exponent: f64,
         /// For so many keys; made again when they have grown by half.
-        made: Option<(u32, Zipf<f64>)>,
+        made: Option<(u32, Ranks)>,
     },
 }
 
@@ -184,9 +200,9 @@ impl KeyDraw {
             KeyDraw::Latest { exponent, made } => {
                 let stale = |made: &(u32, _)| now < made.0 || now - made.0 > made.0 / 2;
                 if made.as_ref().is_none_or(stale) {
-                    *made = Some((now, zipf(f64::from(now), *exponent)));
+                    *made = Some((now, Ranks::new(now, *exponent)));
                 }
-                let back = made.as_ref().map_or(0, |(_, zipf)| zipf.sample(rng) as u32 - 1);
+                let back = made.as_ref().map_or(0, |(_, ranks)| ranks.index(rng));
                 now - 1 - back.min(now - 1)
             }
         }

@@ -10,7 +10,7 @@
 //! What it draws from is the [`Dataset`]'s table of slots; it knows nothing of the engine or of time.
 
 use super::dataset::Dataset;
-use super::draw::{DirectoryDistribution, KeyDistribution, KeyDraw, Scrambled, below, mix64};
+use super::draw::{DirectoryDistribution, KeyDistribution, KeyDraw, Ranks, below, mix64};
 use super::op::{Op, OpKind};
 use super::workload::Recipe;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -34,6 +34,8 @@ struct Reach {
     /// The upper end of its range of a 32-bit draw.
     end: u32,
     draw: KeyDraw,
+    /// Where directories are not alike: ranks of the shard's.
+    directories: Option<Ranks>,
     /// The next place of a sequential walk.
     place: u64,
 }
@@ -44,7 +46,6 @@ pub(crate) struct Generator {
     recipe: Arc<Recipe>,
     dataset: Arc<Dataset>,
     reach: Vec<Reach>,
-    directories: Option<Scrambled>,
     client: Client,
 }
 
@@ -70,15 +71,18 @@ impl Generator {
             .map(|&shard| {
                 before += weights[usize::from(shard)];
                 let end = (before / sum * f64::from(u32::MAX)) as u32;
-                Reach { shard, end, draw: KeyDraw::new(recipe.keys), place: u64::from(client.number) }
+                let directories = match recipe.directories {
+                    DirectoryDistribution::Zipfian(exponent) => {
+                        Some(Ranks::new(dataset.directories(shard), exponent))
+                    }
+                    DirectoryDistribution::Uniform | DirectoryDistribution::HotShard(_) => None,
+                };
+                let place = u64::from(client.number);
+                Reach { shard, end, draw: KeyDraw::new(recipe.keys), directories, place }
             })
             .collect();
         debug_assert!(!reach.is_empty());
-        let directories = match recipe.directories {
-            DirectoryDistribution::Zipfian(exponent) => Some(Scrambled::new(exponent)),
-            DirectoryDistribution::Uniform | DirectoryDistribution::HotShard(_) => None,
-        };
-        Generator { rng, recipe, dataset, reach, directories, client }
+        Generator { rng, recipe, dataset, reach, client }
     }
 
     /// The next operation; `None` where the recipe is over after one pass, and it is over.
@@ -125,15 +129,15 @@ impl Generator {
 
     /// Directory and slot by the recipe's distributions.
     fn choose(&mut self, at: usize) -> (u32, u32) {
-        let Reach { shard, draw, .. } = &mut self.reach[at];
+        let Reach { shard, draw, directories, .. } = &mut self.reach[at];
         let (dataset, shard) = (&self.dataset, *shard);
-        match &self.directories {
+        match directories {
             None => {
                 let index = draw.index(&mut self.rng, dataset.loaded(shard), dataset.visible(shard));
                 dataset.at(shard, index)
             }
             Some(directories) => {
-                let directory = directories.index(&mut self.rng, dataset.directories(shard));
+                let directory = directories.index(&mut self.rng);
                 let rows = dataset.rows(shard, directory);
                 let row = draw.index(&mut self.rng, rows, rows);
                 (directory, dataset.row(shard, directory, row))
@@ -225,14 +229,15 @@ mod tests {
         assert_eq!([Workload::Mix, Workload::YcsbA, Workload::YcsbD].map(hash), PINNED);
     }
 
-    const PINNED: [u64; 3] = [0, 0, 0];
+    const PINNED: [u64; 3] =
+        [7_189_136_627_374_823_933, 1_889_033_351_441_361_932, 9_420_491_483_241_396_670];
 
     #[test]
     fn slots_lie_where_they_are_said_to_and_uniform_reaches_all() {
         let dataset = dataset(1000, &[3, 0, 7]);
         let mut seen = BTreeMap::new();
         for op in operations(Workload::Reads, Changes::default(), 1, 1) {
-            let first = if op.shard == 0 { 0 } else { 300 };
+            let first = dataset.row(op.shard, 0, 0);
             assert_eq!(dataset.at(op.shard, op.slot - first), (op.directory, op.slot), "{op:?}");
             *seen.entry(op.slot).or_insert(0) += 1;
         }
@@ -247,8 +252,9 @@ mod tests {
             assert!(op.directory < [3, 0, 7][usize::from(op.shard)]);
             *counts.entry((op.shard, op.directory)).or_insert(0) += 1;
         }
-        let most = counts.values().max().unwrap();
-        assert!(*most > 1300, "uniform would be 1000: {counts:?}");
+        // 30 % of all go to shard 0, and 54 % of those to the first of its three directories.
+        assert!((1500..1740).contains(&counts[&(0, 0)]), "uniform would be 1000: {counts:?}");
+        assert!(counts[&(2, 0)] > 2 * counts[&(2, 6)], "{counts:?}");
     }
 
     #[test]
