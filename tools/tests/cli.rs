@@ -260,7 +260,13 @@ fn every_workload_runs_and_verifies() {
     let got = operations(&report);
     assert_eq!(got.len(), expected.len());
     for ((name, operations), (expected_name, expected)) in got.iter().zip(expected) {
-        assert_eq!((&name[..], operations.join(" ")), (expected_name, expected.join(" ")));
+        assert_eq!(name, expected_name);
+        // What is rare may not have come in so short a time.
+        let known = operations.iter().all(|operation| expected.contains(&&operation[..]));
+        assert!(
+            known && operations.last().is_some_and(|last| last == expected.last().unwrap()),
+            "{operations:?}"
+        );
     }
     // The load put every key, and inserts came on top.
     assert_eq!(report["load"]["found"]["puts"], 5000);
@@ -359,11 +365,13 @@ fn an_open_loop_reports_response_service_and_lag() {
 #[test]
 fn too_high_a_rate_leaves_operations_unstarted() {
     let folder = folder();
-    let report =
-        report_of(folder.path(), &["--phases", "commits", "--rate", "50M", "--in-flight-max", "100"]);
+    let report = report_of(
+        folder.path(),
+        &["--phases", "commits", "--warmup", "0", "--rate", "50M", "--in-flight-max", "100"],
+    );
     let phase = &report["phases"][0];
     assert!(phase["unstarted"].as_u64().unwrap() > 10_000_000);
-    assert!(phase["lag_ns"]["p99"].as_u64().unwrap() > 10_000_000, "waiting counts");
+    assert!(phase["lag_ns"]["max"].as_u64() > phase["operations"][0]["service_ns"]["p50"].as_u64());
 }
 
 #[test]

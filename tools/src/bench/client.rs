@@ -59,6 +59,10 @@ const RETAINED_USES: u32 = 1000;
 /// Arrivals that are started before other tasks of the thread get a turn.
 const BURST: u32 = 64;
 
+/// Operations of a client of a closed loop after which other tasks of the thread get a turn: reads that find all they
+/// need in memory never wait, and would keep the shard from its work. The time of the others' turns is no latency.
+const TURNS: u32 = 32;
+
 /// What the clients of one thread share.
 pub(crate) struct Thread<T> {
     run: Arc<Run>,
@@ -99,6 +103,7 @@ impl<T: Target> Thread<T> {
     /// Runs one client of a closed loop until the phase or its operations are over.
     pub(crate) async fn closed(&self, mut operations: Generator) {
         let mut started = Instant::now();
+        let mut turns = 0u32;
         let mut next = operations.next();
         while let Some(op) = next
             && !self.run.over(started)
@@ -115,6 +120,11 @@ impl<T: Target> Thread<T> {
                     started = ended;
                 }
                 Err(error) => return self.run.fail(error),
+            }
+            turns = turns.wrapping_add(1);
+            if turns.is_multiple_of(TURNS) {
+                tokio::task::yield_now().await;
+                started = Instant::now();
             }
         }
     }
@@ -138,10 +148,10 @@ impl<T: Target> Thread<T> {
             Err(error) => return self.run.fail(timer_error(error)),
         };
         let Some(mut due) = arrivals.next() else { return };
-        'phase: while !self.run.over(Instant::now()) {
+        'phase: while due < deadline && !self.run.past_grace(Instant::now()) {
             let now = Instant::now();
             let mut started = 0;
-            while due <= now.min(deadline) && started < BURST {
+            while due <= now && due < deadline && started < BURST {
                 if self.in_flight.get() >= cap {
                     self.one_ended().await;
                     continue 'phase;
@@ -156,7 +166,7 @@ impl<T: Target> Thread<T> {
             }
             if due <= Instant::now() {
                 tokio::task::yield_now().await;
-            } else if let Err(error) = timer.until(due.min(deadline)).await {
+            } else if let Err(error) = timer.until(self.run.nap(due.min(deadline))).await {
                 self.run.fail(timer_error(error));
             }
         }
@@ -198,9 +208,11 @@ impl<T: Target> Thread<T> {
         let begin = self.run.begin;
         let mut arrivals = std::iter::from_fn(|| Some(begin + schedule.next()?));
         while let Some(intended) = arrivals.next() {
-            sleep(intended.min(self.run.window.deadline));
+            while Instant::now() < intended.min(self.run.window.deadline) && !self.run.aborted() {
+                sleep(self.run.nap(intended.min(self.run.window.deadline)));
+            }
             let started = Instant::now();
-            if self.run.over(started) {
+            if intended >= self.run.window.deadline || self.run.past_grace(started) {
                 return self.run.leave_out(intended, arrivals);
             }
             let Some(op) = operations.next() else { return };

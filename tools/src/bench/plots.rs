@@ -2,14 +2,14 @@
 
 use super::engine_stats::{GROUP_SIZES, Stage};
 use super::op::OpKind;
-use super::report::{PhaseReport, SweepReport};
+use super::report::{PhaseReport, SweepPoint, SweepReport};
 use crate::units;
 use hdrhistogram::Histogram;
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint};
-use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// A plot, or why there is none.
 pub(crate) type Plot = Result<String, Box<dyn std::error::Error>>;
@@ -17,6 +17,8 @@ pub(crate) type Plot = Result<String, Box<dyn std::error::Error>>;
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 const WIDTH: u32 = 960;
+/// Pixels to the right of a plot, for its legend.
+const LEGEND: u32 = 170;
 const FONT: &str = "sans-serif";
 const TEXT: RGBColor = RGBColor(51, 51, 51);
 const GRID: RGBColor = RGBColor(225, 225, 225);
@@ -38,6 +40,21 @@ fn colour(at: usize) -> RGBColor {
 
 fn small() -> TextStyle<'static> {
     (FONT, 13).into_font().color(&TEXT)
+}
+
+/// Names lines to the right of a plot, from `top` pixels down.
+fn legend<'a>(
+    area: &Area<'_>,
+    top: i32,
+    lines: impl IntoIterator<Item = (&'a str, ShapeStyle)>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let left = (WIDTH - LEGEND) as i32 + 14;
+    for ((name, style), at) in lines.into_iter().zip(0..) {
+        let y = top + at * 20;
+        area.draw(&PathElement::new(vec![(left, y), (left + 20, y)], style))?;
+        area.draw(&Text::new(name.to_string(), (left + 27, y - 6), small()))?;
+    }
+    Ok(())
 }
 
 /// Draws on an area of this height, and returns the SVG.
@@ -74,44 +91,55 @@ fn rate_label(rate: &f64) -> String {
     format!("{}{unit}", (value * 100.0).round() / 100.0)
 }
 
-/// The range of a logarithmic axis that holds these values with some room; one that holds nothing is shown as 1 to 10 us.
-fn log_range(values: impl Iterator<Item = f64>) -> std::ops::Range<f64> {
-    let (least, most) = values
-        .filter(|&value| value > 0.0)
-        .fold((f64::INFINITY, 0.0f64), |(least, most), value| (least.min(value), most.max(value)));
-    if most <= 0.0 {
-        return 1e3..1e4;
-    }
-    let (least, most) = (least / 1.3, most * 1.3);
-    least.min(most / 4.0)..most
-}
-
-/// A linear axis with labels at given places.
-struct Ticks {
-    axis: RangedCoordf64,
+/// An axis with labels at given places; linear, or logarithmic.
+struct Axis {
+    range: Range<f64>,
+    log: bool,
     places: Vec<f64>,
 }
 
-impl Ticks {
-    fn new(range: std::ops::Range<f64>, places: impl IntoIterator<Item = f64>) -> Self {
-        Ticks { axis: range.into(), places: places.into_iter().collect() }
+impl Axis {
+    fn linear(range: Range<f64>, places: impl IntoIterator<Item = f64>) -> Self {
+        Axis { range, log: false, places: places.into_iter().collect() }
+    }
+
+    /// A logarithmic axis with room for these values; where there are none, from 1 to 10 us. It has a handful of labels
+    /// however short it is, which plotters' own has not.
+    fn log(values: impl Iterator<Item = f64>) -> Self {
+        let (least, most) = values
+            .filter(|&value| value > 0.0)
+            .fold((f64::INFINITY, 0.0f64), |(least, most), value| (least.min(value), most.max(value)));
+        let (least, most) = if most > 0.0 { (least / 1.3, most * 1.3) } else { (1e3, 1e4) };
+        let range = least.min(most / 4.0)..most;
+        let steps: &[f64] = match (range.end / range.start).log10() {
+            decades if decades > 3.0 => &[1.0],
+            decades if decades > 1.3 => &[1.0, 2.0, 5.0],
+            _ => &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0],
+        };
+        let powers = range.start.log10().floor() as i32..=range.end.log10().ceil() as i32;
+        let places = powers.flat_map(|power| steps.iter().map(move |step| step * 10f64.powi(power)));
+        let places = places.filter(|place| range.contains(place)).collect();
+        Axis { range, log: true, places }
     }
 }
 
-impl Ranged for Ticks {
+impl Ranged for Axis {
     type FormatOption = DefaultFormatting;
     type ValueType = f64;
 
-    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
-        self.axis.map(value, limit)
+    fn map(&self, value: &f64, (low, high): (i32, i32)) -> i32 {
+        let scale = |value: f64| if self.log { value.max(f64::MIN_POSITIVE).log10() } else { value };
+        let (start, end) = (scale(self.range.start), scale(self.range.end));
+        let share = (scale(*value) - start) / (end - start);
+        low + (share * f64::from(high - low)).round() as i32
     }
 
     fn key_points<Hint: KeyPointHint>(&self, _: Hint) -> Vec<f64> {
         self.places.clone()
     }
 
-    fn range(&self) -> std::ops::Range<f64> {
-        self.axis.range()
+    fn range(&self) -> Range<f64> {
+        self.range.clone()
     }
 }
 
@@ -141,16 +169,16 @@ pub(crate) fn percentiles(phase: &PhaseReport) -> Plot {
     }
     let points = || lines.iter().flat_map(|line| &line.points);
     let nines = points().map(|point| point.0).fold(1.0, f64::max);
-    let y = log_range(points().map(|point| point.1));
+    let y = Axis::log(points().map(|point| point.1));
     svg(420, |area| {
         // The places of the axis' labels: 0, 50, 90, 99, 99.9 ... %.
         let ticks = [0.0, 0.5f64.log10().abs()].into_iter().chain((1..=nines as u32).map(f64::from));
         let mut chart = ChartBuilder::on(area)
             .margin(14)
-            .margin_right(30)
+            .margin_right(LEGEND)
             .x_label_area_size(52)
             .y_label_area_size(84)
-            .build_cartesian_2d(Ticks::new(0.0..nines, ticks), y.log_scale())?;
+            .build_cartesian_2d(Axis::linear(0.0..nines, ticks), y)?;
         chart
             .configure_mesh()
             .x_desc("percentile of operations")
@@ -163,21 +191,17 @@ pub(crate) fn percentiles(phase: &PhaseReport) -> Plot {
             .bold_line_style(GRID)
             .light_line_style(TRANSPARENT)
             .draw()?;
-        for Line { label, points, colour, thin } in &lines {
+        for Line { points, colour, thin, .. } in &lines {
             let style = colour.stroke_width(if *thin { 1 } else { 2 });
-            chart
-                .draw_series(LineSeries::new(points.iter().copied(), style))?
-                .label(label)
-                .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
+            chart.draw_series(LineSeries::new(points.iter().copied(), style))?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .margin(12)
-            .background_style(WHITE.mix(0.85))
-            .border_style(GRID)
-            .label_font(small())
-            .draw()?;
+        legend(
+            area,
+            26,
+            lines
+                .iter()
+                .map(|line| (&line.label[..], line.colour.stroke_width(if line.thin { 1 } else { 3 }))),
+        )?;
         Ok(())
     })
 }
@@ -217,7 +241,7 @@ pub(crate) fn timeline(phase: &PhaseReport) -> Plot {
             row.push((second.second, usize::from(kind)));
         }
     }
-    let height = 40 + 22 * rows.len().max(1) as u32;
+    let height = 50 + 24 * rows.len().max(2) as u32;
     svg(440 + height, |area| {
         let (rate_area, rest) = area.split_vertically(230);
         let (p99_area, carries_area) = rest.split_vertically(190);
@@ -225,10 +249,10 @@ pub(crate) fn timeline(phase: &PhaseReport) -> Plot {
         p99s(&p99_area, phase, seconds)?;
         let names: Vec<&str> = rows.keys().map(|(_, name)| name.trim()).collect();
         let ticks = (0..names.len()).map(|at| at as f64);
-        let range = Ticks::new(-0.5..names.len().max(1) as f64 - 0.5, ticks);
+        let range = Axis::linear(-0.5..names.len().max(1) as f64 - 0.5, ticks);
         let mut chart = ChartBuilder::on(&carries_area)
             .margin_left(14)
-            .margin_right(30)
+            .margin_right(LEGEND)
             .margin_bottom(8)
             .x_label_area_size(40)
             .y_label_area_size(84)
@@ -236,6 +260,7 @@ pub(crate) fn timeline(phase: &PhaseReport) -> Plot {
         chart
             .configure_mesh()
             .x_desc("seconds since the start of the phase")
+            .x_label_formatter(&|second| format!("{second}"))
             .y_desc("carries")
             .y_label_formatter(&|row| names.get(row.round() as usize).unwrap_or(&"").to_string())
             .label_style(small())
@@ -252,6 +277,9 @@ pub(crate) fn timeline(phase: &PhaseReport) -> Plot {
                 Rectangle::new(corners, colour(kind).mix(0.55).filled())
             }))?;
         }
+        let kinds = ["carry", "fold", "spill"].into_iter().enumerate();
+        let present = kinds.filter(|(at, _)| rows.keys().any(|(kind, _)| usize::from(*kind) == *at));
+        legend(&carries_area, 8, present.map(|(at, name)| (name, colour(at).mix(0.55).stroke_width(9))))?;
         if names.is_empty() {
             let text = "no carry was in flight at the end of any second";
             let at = (WIDTH as i32 / 2 - 150, 12);
@@ -275,7 +303,7 @@ fn rates(area: &Area<'_>, phase: &PhaseReport, seconds: f64) -> Result<(), Box<d
     let most = bars.iter().map(|bar| bar.2).fold(phase.rate, f64::max).max(1.0) * 1.15;
     let mut chart = ChartBuilder::on(area)
         .margin(14)
-        .margin_right(30)
+        .margin_right(LEGEND)
         .margin_bottom(4)
         .x_label_area_size(20)
         .y_label_area_size(84)
@@ -298,39 +326,29 @@ fn rates(area: &Area<'_>, phase: &PhaseReport, seconds: f64) -> Result<(), Box<d
     }))?;
     let mean = [(0.0, phase.rate), (seconds, phase.rate)];
     let style = colour(1).stroke_width(2);
-    chart
-        .draw_series(DashedLineSeries::new(mean, 6, 4, style))?
-        .label(format!("mean {}", units::rate(phase.rate)))
-        .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
-        .margin(10)
-        .background_style(WHITE.mix(0.85))
-        .border_style(GRID)
-        .label_font(small())
-        .draw()?;
+    chart.draw_series(DashedLineSeries::new(mean, 6, 4, style))?;
+    legend(area, 26, [(&format!("mean {}", units::rate(phase.rate))[..], style)])?;
     Ok(())
 }
 
 fn p99s(area: &Area<'_>, phase: &PhaseReport, seconds: f64) -> Result<(), Box<dyn std::error::Error>> {
     let names: Vec<&str> = phase.operations.iter().map(|operation| operation.operation).collect();
     let of = |name: &str| -> Vec<(f64, f64)> {
-        let seconds = phase.timeline.iter().filter_map(|second| {
+        let points = phase.timeline.iter().filter_map(|second| {
             let operation = second.operations.get(name).filter(|operation| operation.p99_ns > 0)?;
             Some((second.second as f64 + 0.5, operation.p99_ns as f64))
         });
-        seconds.filter(|&(at, _)| at < seconds_end(phase)).collect()
+        points.filter(|&(at, _)| at < seconds).collect()
     };
     let lines: Vec<(&str, Vec<(f64, f64)>)> = names.into_iter().map(|name| (name, of(name))).collect();
-    let y = log_range(lines.iter().flat_map(|(_, points)| points).map(|point| point.1));
+    let y = Axis::log(lines.iter().flat_map(|(_, points)| points).map(|point| point.1));
     let mut chart = ChartBuilder::on(area)
         .margin(8)
         .margin_left(14)
-        .margin_right(30)
+        .margin_right(LEGEND)
         .x_label_area_size(20)
         .y_label_area_size(84)
-        .build_cartesian_2d(0.0..seconds, y.log_scale())?;
+        .build_cartesian_2d(0.0..seconds, y)?;
     chart
         .configure_mesh()
         .y_desc("p99 of each second")
@@ -343,48 +361,38 @@ fn p99s(area: &Area<'_>, phase: &PhaseReport, seconds: f64) -> Result<(), Box<dy
         .bold_line_style(GRID)
         .light_line_style(TRANSPARENT)
         .draw()?;
-    for (at, (name, points)) in lines.iter().enumerate() {
+    for (at, (_, points)) in lines.iter().enumerate() {
         let style = colour(at).stroke_width(2);
-        chart
-            .draw_series(LineSeries::new(points.iter().copied(), style).point_size(3))?
-            .label(*name)
-            .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
+        chart.draw_series(LineSeries::new(points.iter().copied(), style).point_size(3))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
-        .margin(10)
-        .background_style(WHITE.mix(0.85))
-        .border_style(GRID)
-        .label_font(small())
-        .draw()?;
+    legend(area, 20, lines.iter().enumerate().map(|(at, (name, _))| (*name, colour(at).stroke_width(3))))?;
     Ok(())
 }
 
-fn seconds_end(phase: &PhaseReport) -> f64 {
-    phase.seconds.max(0.1)
-}
+/// One of a latency's percentiles.
+type Percentile = fn(&super::record::Latency) -> u64;
 
 /// Latency against rate: what a sweep tried.
 pub(crate) fn sweep(sweep: &SweepReport) -> Plot {
-    let mut points: Vec<_> = sweep.points.iter().filter(|point| point.offered.is_some()).collect();
-    points.sort_by(|one, next| one.rate.total_cmp(&next.rate));
-    let series: [(&str, fn(&super::record::Latency) -> u64); 3] =
+    let offered = sweep.points.iter().filter_map(|point| Some((point.offered?, point)));
+    let mut points: Vec<(f64, &SweepPoint)> = offered.collect();
+    points.sort_by(|one, next| one.0.total_cmp(&next.0));
+    let series: [(&str, Percentile); 3] =
         [("p50", |latency| latency.p50), ("p99", |latency| latency.p99), ("p99.9", |latency| latency.p99_9)];
-    let values = || points.iter().flat_map(|point| series.map(|(_, of)| of(&point.response_ns) as f64));
-    let most = points.iter().map(|point| point.rate).fold(1.0, f64::max) * 1.05;
+    let values = || points.iter().flat_map(|(_, point)| series.map(|(_, of)| of(&point.response_ns) as f64));
+    let most = points.iter().map(|point| point.0).fold(1.0, f64::max) * 1.05;
     svg(440, |area| {
-        let y = log_range(values());
-        let (low, high) = (y.start, y.end);
+        let y = Axis::log(values());
+        let (low, high) = (y.range.start, y.range.end);
         let mut chart = ChartBuilder::on(area)
             .margin(14)
-            .margin_right(30)
+            .margin_right(LEGEND)
             .x_label_area_size(52)
             .y_label_area_size(84)
-            .build_cartesian_2d(0.0..most, y.log_scale())?;
+            .build_cartesian_2d(0.0..most, y)?;
         chart
             .configure_mesh()
-            .x_desc("operations that ended, a second (hollow: not sustained)")
+            .x_desc("operations a second that were to start (hollow: not sustained)")
             .y_desc("response time")
             .x_labels(8)
             .x_label_formatter(&rate_label)
@@ -395,33 +403,22 @@ pub(crate) fn sweep(sweep: &SweepReport) -> Plot {
             .bold_line_style(GRID)
             .light_line_style(TRANSPARENT)
             .draw()?;
-        for (at, (name, of)) in series.into_iter().enumerate() {
+        for (at, (_, of)) in series.into_iter().enumerate() {
             let style = colour(at).stroke_width(2);
-            let line = points.iter().map(|point| (point.rate, of(&point.response_ns).max(1) as f64));
-            chart
-                .draw_series(LineSeries::new(line, style))?
-                .label(name)
-                .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
-            chart.draw_series(points.iter().map(|point| {
+            let line = points.iter().map(|(rate, point)| (*rate, of(&point.response_ns).max(1) as f64));
+            chart.draw_series(LineSeries::new(line, style))?;
+            chart.draw_series(points.iter().map(|(rate, point)| {
                 let fill = if point.sustained { colour(at).filled() } else { style };
-                Circle::new((point.rate, of(&point.response_ns).max(1) as f64), 4, fill)
+                Circle::new((*rate, of(&point.response_ns).max(1) as f64), 4, fill)
             }))?;
         }
         if let Some(found) = sweep.found {
             let style = TEXT.stroke_width(1);
-            chart
-                .draw_series(DashedLineSeries::new([(found, low), (found, high)], 5, 4, style))?
-                .label(format!("found: {}", units::rate(found)))
-                .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
+            chart.draw_series(DashedLineSeries::new([(found, low), (found, high)], 5, 4, style))?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .margin(12)
-            .background_style(WHITE.mix(0.85))
-            .border_style(GRID)
-            .label_font(small())
-            .draw()?;
+        let found = sweep.found.map(|found| format!("found: {}", units::rate(found)));
+        let names = series.iter().enumerate().map(|(at, (name, _))| (*name, colour(at).stroke_width(3)));
+        legend(area, 26, names.chain(found.iter().map(|found| (&found[..], TEXT.stroke_width(1)))))?;
         Ok(())
     })
 }
@@ -430,19 +427,19 @@ pub(crate) fn sweep(sweep: &SweepReport) -> Plot {
 pub(crate) fn stages(stages: &[Stage]) -> Plot {
     let stages: Vec<&Stage> =
         stages.iter().filter(|stage| stage.name != GROUP_SIZES && stage.values.samples > 0).rev().collect();
-    let x = log_range(stages.iter().flat_map(|stage| [stage.values.p50 as f64, stage.values.p99_9 as f64]));
+    let x = Axis::log(stages.iter().flat_map(|stage| [stage.values.p50 as f64, stage.values.p99_9 as f64]));
     svg(80 + 34 * stages.len().max(1) as u32, |area| {
         let ticks = (0..stages.len()).map(|at| at as f64);
-        let rows = Ticks::new(-0.6..stages.len().max(1) as f64 - 0.4, ticks);
+        let rows = Axis::linear(-0.6..stages.len().max(1) as f64 - 0.4, ticks);
         let mut chart = ChartBuilder::on(area)
             .margin(14)
-            .margin_right(30)
+            .margin_right(LEGEND)
             .x_label_area_size(46)
             .y_label_area_size(150)
-            .build_cartesian_2d(x.log_scale(), rows)?;
+            .build_cartesian_2d(x, rows)?;
         chart
             .configure_mesh()
-            .x_desc("time: p50 (blue), p99 (orange), p99.9 (green)")
+            .x_desc("time")
             .x_label_formatter(&latency_label)
             .y_label_formatter(&|row| {
                 stages.get(row.round() as usize).map_or(String::new(), |stage| stage.name.to_string())
@@ -464,6 +461,8 @@ pub(crate) fn stages(stages: &[Stage]) -> Plot {
                 marks.iter().enumerate().map(|(mark, &ns)| Circle::new((ns, row), 6, colour(mark).filled())),
             )?;
         }
+        let names = ["p50", "p99", "p99.9"].into_iter().enumerate();
+        legend(area, 26, names.map(|(at, name)| (name, colour(at).stroke_width(6))))?;
         Ok(())
     })
 }
@@ -479,17 +478,23 @@ mod tests {
         assert_eq!(latency_label(&2.5e9), "2.5 s");
         assert_eq!(rate_label(&250e3), "250 k/s");
         assert_eq!(
-            [0.0, 0.301_03, 1.0, 2.0, 3.0, 5.0].map(percent_label),
+            [0.0, 2f64.log10(), 1.0, 2.0, 3.0, 5.0].map(percent_label),
             ["0 %", "50 %", "90 %", "99 %", "99.9 %", "99.999 %"]
         );
     }
 
     #[test]
-    fn a_range_holds_its_values_and_is_never_empty() {
-        let range = log_range([2e3, 9e6].into_iter());
-        assert!(range.start < 2e3 && range.end > 9e6);
-        let point = log_range([5e3].into_iter());
-        assert!(point.start * 3.0 < point.end && point.contains(&5e3));
-        assert_eq!(log_range([0.0].into_iter()), 1e3..1e4);
+    fn a_logarithmic_axis_holds_its_values_and_always_has_labels() {
+        for (least, most) in [(2e3, 9e6), (5e3, 5e3), (1.2e7, 8e7), (1.0, 1e11), (0.0, 0.0)] {
+            let axis = Axis::log([least, most].into_iter());
+            assert!(most == 0.0 || (axis.range.contains(&least) && axis.range.contains(&most)));
+            assert!((3..=12).contains(&axis.places.len()), "{least} to {most}: {:?}", axis.places);
+            assert!(axis.places.is_sorted());
+            assert_eq!(
+                (axis.map(&axis.range.start, (10, 110)), axis.map(&axis.range.end, (10, 110))),
+                (10, 110)
+            );
+        }
+        assert_eq!(Axis::log([1e3, 1e9].into_iter()).map(&1e6, (0, 1000)), 500);
     }
 }

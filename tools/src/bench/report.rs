@@ -126,7 +126,7 @@ pub(crate) struct SweepReport {
     /// The phase that was swept.
     pub(crate) phase: String,
     pub(crate) looks_for: Sweep,
-    /// In the order they were tried; the first is a closed loop.
+    /// In the order they were tried: first a closed loop, last the runs at shares of what was found.
     pub(crate) points: Vec<SweepPoint>,
     /// The highest rate sustained, in operations a second; none where no rate was.
     pub(crate) found: Option<f64>,

@@ -9,7 +9,13 @@ use super::workload::Recipe;
 use quipu::Directory;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long after its end an open loop still starts what fell due before.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The longest that a client of an open loop sleeps before it looks whether the phase is over.
+const NAP: Duration = Duration::from_millis(100);
 
 /// Clients of one phase, from its start to its end.
 pub(crate) struct Run {
@@ -90,6 +96,17 @@ impl Run {
     /// Whether clients stop now: by the clock, Ctrl-C or a failure of one of them.
     pub(crate) fn over(&self, now: Instant) -> bool {
         now >= self.window.deadline || self.aborted()
+    }
+
+    /// Whether what fell due in time is not started any more either: some time after the end, or by Ctrl-C or a failure.
+    /// Until then an open loop starts it, so that a moment's lag at the end leaves nothing out.
+    pub(crate) fn past_grace(&self, now: Instant) -> bool {
+        now >= self.window.deadline + GRACE || self.aborted()
+    }
+
+    /// Until when to sleep that wants to until `then`: not so long that Ctrl-C would not be noticed.
+    pub(crate) fn nap(&self, then: Instant) -> Instant {
+        then.min(Instant::now() + NAP)
     }
 
     /// Whether Ctrl-C or a failure ended the phase.

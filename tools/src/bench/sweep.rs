@@ -88,6 +88,7 @@ pub(crate) fn run(
             ..plan.clone()
         };
         let Some(ran) = measure(run) else { return swept };
+        swept.report.points.push(point(&ran, looks_for));
         swept.runs.push(ran);
     }
     swept
