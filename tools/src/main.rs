@@ -2,6 +2,7 @@
 //!
 //! - `quipu` or `quipu bench`: opens an engine on the real disk, drives it for about twenty seconds, closes and
 //!   reopens it, verifies what was acknowledged, and reports ([`bench`]).
+//! - `quipu bench compare A.json B.json`: two reports as ratios ([`bench::compare`]).
 //! - `quipu inspect PATH`: what an engine's folder holds ([`inspect`]).
 //! - `quipu verify PATH`: reads everything that an engine holds, so that damage is found ([`inspect`]).
 //!
@@ -14,13 +15,14 @@ mod inspect;
 mod out;
 mod units;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Drives and inspects the Quipu storage engine. Without a command: `bench` with its defaults.
 #[derive(Parser)]
 #[command(name = "quipu", version, args_conflicts_with_subcommands = true, args_override_self = true)]
+#[command(after_help = bench::options::WORKLOADS_HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -31,8 +33,9 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Measures an engine on the real disk, then reopens it and verifies what was acknowledged
-    #[command(args_override_self = true)]
-    Bench(Box<bench::options::BenchOptions>),
+    #[command(args_override_self = true, args_conflicts_with_subcommands = true)]
+    #[command(after_help = bench::options::WORKLOADS_HELP)]
+    Bench(Box<Bench>),
     /// Prints what an engine's folder holds: shards, commits, segments per level, directories
     Inspect {
         /// The engine's folder
@@ -51,11 +54,33 @@ enum Command {
     },
 }
 
+#[derive(Args)]
+struct Bench {
+    #[command(subcommand)]
+    command: Option<BenchCommand>,
+    #[command(flatten)]
+    options: bench::options::BenchOptions,
+}
+
+#[derive(Subcommand)]
+enum BenchCommand {
+    /// Lays two JSON reports side by side, as ratios
+    Compare {
+        /// The report to compare with
+        before: PathBuf,
+        /// The report that is compared
+        after: PathBuf,
+    },
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
         None => bench::run(cli.bench),
-        Some(Command::Bench(options)) => bench::run(*options),
+        Some(Command::Bench(bench)) => match bench.command {
+            None => bench::run(bench.options),
+            Some(BenchCommand::Compare { before, after }) => bench::compare::compare(&before, &after),
+        },
         Some(Command::Inspect { path, after, limit }) => {
             inspect::inspect(&path, after.as_deref(), limit.into())
         }

@@ -67,6 +67,18 @@ fn unknown_options_and_values_are_refused() {
         ("--retention", "last:x"),
         ("--phases", "lunch"),
         ("--io", "tape"),
+        ("--rate", "0"),
+        ("--rate", "fast"),
+        ("--sweep", "lowest"),
+        ("--key-bytes", "8"),
+        ("--value-bytes", "200-100"),
+        ("--key-distribution", "zipfian:-1"),
+        ("--directory-distribution", "hot-shard:2"),
+        ("--writes", "101"),
+        ("--batch", "0"),
+        ("--scan-entries", "0"),
+        ("--clients", "martians"),
+        ("--blocking-threads", "0"),
     ] {
         refused(&quipu().args(["bench", option, value]).output().unwrap(), option);
     }
@@ -213,4 +225,306 @@ fn an_interrupt_ends_with_the_report_so_far() {
     assert_eq!(report["interrupted"], true);
     assert!(report["phases"][0]["rate"].as_f64().unwrap() > 0.0);
     assert!(!data.exists(), "the data is removed");
+}
+
+/// A run of these workloads with a report in JSON; it must succeed and verify.
+fn report_of(path: &Path, arguments: &[&str]) -> Value {
+    let json = path.join("report.json");
+    let output = short(&path.join("data"))
+        .args(["--seconds", "0.4", "--warmup", "0.1", "--keys", "5000", "--directories", "50"])
+        .args(arguments)
+        .arg("--json")
+        .arg(&json)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    let report: Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+    assert_eq!(report["verification"]["wrong"], 0, "{report}");
+    assert!(report["phases"].as_array().unwrap().iter().all(|phase| phase["wrong_reads"] == 0));
+    report
+}
+
+/// Names of the operations of each phase.
+fn operations(report: &Value) -> Vec<(String, Vec<String>)> {
+    let text = |value: &Value| value.as_str().unwrap().to_string();
+    let of = |phase: &Value| {
+        let operations = phase["operations"].as_array().unwrap();
+        (text(&phase["name"]), operations.iter().map(|operation| text(&operation["operation"])).collect())
+    };
+    report["phases"].as_array().unwrap().iter().map(of).collect()
+}
+
+#[test]
+fn every_workload_runs_and_verifies() {
+    let folder = folder();
+    let all = "ingest,reads,reads-absent,scans,ycsb-a,ycsb-b,ycsb-c,ycsb-d,ycsb-e,ycsb-f,tenants,as-of";
+    let report = report_of(folder.path(), &["--seconds", "2.4", "--warmup", "0.6", "--phases", all]);
+    let expected: [(&str, &[&str]); 12] = [
+        ("ingest", &["batch"]),
+        ("reads", &["read"]),
+        ("reads-absent", &["absent"]),
+        ("scans", &["scan"]),
+        ("ycsb-a", &["commit", "read"]),
+        ("ycsb-b", &["commit", "read"]),
+        ("ycsb-c", &["read"]),
+        ("ycsb-d", &["insert", "read"]),
+        ("ycsb-e", &["insert", "scan"]),
+        ("ycsb-f", &["read", "rmw"]),
+        ("tenants", &["insert", "newest"]),
+        ("as-of", &["as-of"]),
+    ];
+    let got = operations(&report);
+    assert_eq!(got.len(), expected.len());
+    for ((name, operations), (expected_name, expected)) in got.iter().zip(expected) {
+        assert_eq!(name, expected_name);
+        // What is rare may not have come in so short a time.
+        let known = operations.iter().all(|operation| expected.contains(&&operation[..]));
+        assert!(
+            known && operations.last().is_some_and(|last| last == expected.last().unwrap()),
+            "{operations:?}"
+        );
+    }
+    // The load put every key, and inserts came on top.
+    assert_eq!(report["load"]["found"]["puts"], 5000);
+    assert!(report["verification"]["keys"].as_u64().unwrap() > 5000);
+    assert_eq!(report["options"]["key_order"], "ordered");
+    // All keys are there: every read finds one, every scan of the newest 20.
+    let phase =
+        |name: &str| report["phases"].as_array().unwrap().iter().find(|phase| phase["name"] == name).unwrap();
+    let reads = phase("reads");
+    let samples = reads["operations"][0]["latency_ns"]["samples"].as_u64().unwrap();
+    assert_eq!(reads["found"]["values"].as_u64().unwrap(), samples);
+    let newest = &phase("tenants")["operations"][1]["latency_ns"]["samples"];
+    assert_eq!(phase("tenants")["found"]["entries"].as_u64().unwrap(), 20 * newest.as_u64().unwrap());
+}
+
+#[test]
+fn every_kind_of_client_runs_every_sort_of_operation() {
+    for clients in ["async", "blocking"] {
+        let folder = folder();
+        let phases = "ycsb-f,ycsb-e,tenants,as-of,ingest,reads-absent";
+        let report = report_of(
+            folder.path(),
+            &["--seconds", "1.2", "--clients", clients, "--blocking-threads", "8", "--phases", phases],
+        );
+        for phase in report["phases"].as_array().unwrap() {
+            assert_eq!(phase["clients"], clients);
+            assert!(phase["rate"].as_f64().unwrap() > 0.0, "{}", phase["name"]);
+        }
+    }
+}
+
+#[test]
+fn distributions_batches_and_sizes_can_be_chosen() {
+    let folder = folder();
+    let report = report_of(
+        folder.path(),
+        &[
+            "--phases",
+            "commits,mix-async,tenants",
+            "--batch",
+            "7",
+            "--value-bytes",
+            "20-300",
+            "--key-bytes",
+            "33",
+            "--key-distribution",
+            "zipfian:1.3",
+            "--directory-distribution",
+            "zipfian",
+            "--writes",
+            "70%",
+            "--scan-entries",
+            "5",
+        ],
+    );
+    assert_eq!(operations(&report)[0].1, ["batch", "read"]);
+    let hot = report_of(
+        folder.path(),
+        &[
+            "--phases",
+            "commits,mix-async",
+            "--directory-distribution",
+            "hot-shard:0.95",
+            "--key-distribution",
+            "sequential",
+        ],
+    );
+    assert_eq!(hot["phases"][0]["recipe"]["directories"], "hot-shard:0.95");
+}
+
+#[test]
+fn an_open_loop_reports_response_service_and_lag() {
+    for clients in ["on-core", "async", "blocking"] {
+        let folder = folder();
+        let report = report_of(
+            folder.path(),
+            &["--phases", "mix", "--rate", "2k", "--clients", clients, "--arrivals", "constant"],
+        );
+        let phase = &report["phases"][0];
+        assert_eq!(phase["offered"]["rate"], 2000.0);
+        assert!(phase["in_flight"].is_null());
+        assert!(phase["lag_ns"]["samples"].as_u64().unwrap() > 0);
+        let mut samples = phase["unstarted"].as_u64().unwrap();
+        for operation in phase["operations"].as_array().unwrap() {
+            let [response, service] = ["latency_ns", "service_ns"].map(|which| &operation[which]);
+            assert_eq!(response["samples"], service["samples"]);
+            assert!(response["p50"].as_u64() >= service["p50"].as_u64(), "{operation}");
+            samples += response["samples"].as_u64().unwrap();
+        }
+        // Every arrival of the 0.4 seconds is counted, whether or not it ended in time.
+        assert!((798..=802).contains(&samples), "{clients}: {samples} of 800");
+    }
+}
+
+/// What no engine sustains is told as such, and does not hang.
+#[test]
+fn too_high_a_rate_leaves_operations_unstarted() {
+    let folder = folder();
+    let report = report_of(
+        folder.path(),
+        &["--phases", "commits", "--warmup", "0", "--rate", "50M", "--in-flight-max", "100"],
+    );
+    let phase = &report["phases"][0];
+    assert!(phase["unstarted"].as_u64().unwrap() > 10_000_000);
+    assert!(phase["lag_ns"]["max"].as_u64() > phase["operations"][0]["service_ns"]["p50"].as_u64());
+}
+
+#[test]
+fn a_sweep_finds_a_rate_and_runs_at_shares_of_it() {
+    let folder = folder();
+    let html = folder.path().join("report.html");
+    let report = report_of(
+        folder.path(),
+        &["--phases", "reads", "--sweep", "highest", "--step", "0.1s", "--html", html.to_str().unwrap()],
+    );
+    let sweep = &report["sweeps"][0];
+    assert!(sweep["points"].as_array().unwrap().len() >= 2);
+    assert!(sweep["points"][0]["offered"].is_null(), "a closed loop comes first");
+    let found = sweep["found"].as_f64().unwrap();
+    let shares: Vec<f64> = report["phases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|phase| phase["offered"]["rate"].as_f64().unwrap() / found)
+        .collect();
+    assert_eq!(shares.len(), 3);
+    assert!(shares.iter().zip([0.5, 0.8, 0.95]).all(|(got, share)| (got - share).abs() < 0.01), "{shares:?}");
+    assert!(fs::read_to_string(html).unwrap().contains("Latency against rate"));
+}
+
+#[test]
+fn a_page_and_histograms_are_written() {
+    let folder = folder();
+    let (html, histograms) = (folder.path().join("report.html"), folder.path().join("histograms"));
+    let outputs = ["--html", html.to_str().unwrap(), "--histograms", histograms.to_str().unwrap()];
+    let report = report_of(
+        folder.path(),
+        &[&["--seconds", "1.3", "--phases", "mix", "--rate", "3k", "--load"][..], &outputs].concat(),
+    );
+
+    let page = fs::read_to_string(html).unwrap();
+    // Nothing is fetched: the only addresses are the names of XML's own formats.
+    let addresses: Vec<&str> =
+        page.match_indices("http").map(|(at, _)| &page[at..(at + 26).min(page.len())]).collect();
+    assert!(addresses.iter().all(|address| address.starts_with("http://www.w3.org/")), "{addresses:?}");
+    assert!(!page.contains("<script") && !page.contains("<link"));
+    assert_eq!(page.matches("<svg").count(), 2 * 3, "three plots for the load and for the mix");
+    well_formed(&page);
+
+    // The total of a distribution is the number of samples, its last value the maximum.
+    let operation = &report["phases"][0]["operations"][0];
+    let hgrm = fs::read_to_string(histograms.join("mix-commit.hgrm")).unwrap();
+    let last = hgrm.lines().rfind(|line| !line.starts_with('#')).unwrap();
+    let cells: Vec<f64> = last.split_whitespace().map(|cell| cell.parse().unwrap()).collect();
+    assert_eq!(cells[2], operation["latency_ns"]["samples"].as_f64().unwrap());
+    assert!((cells[0] * 1e6 / operation["latency_ns"]["max"].as_f64().unwrap() - 1.0).abs() < 0.002);
+    assert!(histograms.join("mix-commit-service.hgrm").exists());
+
+    // So are the samples of all seconds together.
+    use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+    let log = fs::read(histograms.join("mix.hlog")).unwrap();
+    let mut commits = hdrhistogram::Histogram::<u64>::new(3).unwrap();
+    for entry in IntervalLogIterator::new(&log) {
+        if let LogEntry::Interval(interval) = entry.unwrap()
+            && interval.tag().is_some_and(|tag| tag.as_str() == "commit")
+        {
+            let bytes = base64(interval.encoded_histogram());
+            let mut deserializer = hdrhistogram::serialization::Deserializer::new();
+            let histogram: hdrhistogram::Histogram<u64> = deserializer.deserialize(&mut &bytes[..]).unwrap();
+            commits.add(histogram).unwrap();
+        }
+    }
+    assert_eq!(commits.len(), operation["latency_ns"]["samples"].as_u64().unwrap());
+}
+
+/// Base64, as interval logs have it.
+fn base64(text: &str) -> Vec<u8> {
+    let digit = |c: u8| match c {
+        b'A'..=b'Z' => c - b'A',
+        b'a'..=b'z' => c - b'a' + 26,
+        b'0'..=b'9' => c - b'0' + 52,
+        b'+' => 62,
+        _ => 63,
+    };
+    let bits =
+        text.bytes().filter(|&c| c != b'=').flat_map(|c| (0..6).rev().map(move |bit| digit(c) >> bit & 1));
+    let bits: Vec<u8> = bits.collect();
+    bits.chunks_exact(8).map(|byte| byte.iter().fold(0, |byte, bit| byte << 1 | bit)).collect()
+}
+
+/// Every element that is opened is closed, in order. The page is written so that it is XML too.
+fn well_formed(page: &str) {
+    let mut open: Vec<&str> = Vec::new();
+    let body = page.split_once('\n').unwrap().1;
+    for tag in body.split('<').skip(1) {
+        let (tag, _) = tag.split_once('>').unwrap_or_else(|| panic!("<{}", &tag[..tag.len().min(60)]));
+        let name = tag.trim_start_matches('/').split([' ', '\n', '/']).next().unwrap();
+        match (tag.starts_with('/'), tag.ends_with('/')) {
+            (true, _) => assert_eq!(open.pop(), Some(name), "{tag}"),
+            (false, true) => {}
+            (false, false) => open.push(name),
+        }
+    }
+    assert!(open.is_empty(), "{open:?}");
+}
+
+#[test]
+fn two_reports_are_compared_as_ratios() {
+    let folder = folder();
+    let [a, b] = ["a", "b"].map(|name| folder.path().join(format!("{name}.json")));
+    for (path, seed) in [(&a, "1"), (&b, "2")] {
+        let mut run = short(&folder.path().join("data"));
+        run.args(["--phases", "commits", "--seconds", "0.2", "--seed", seed, "--json"]).arg(path);
+        assert_eq!(run.output().unwrap().status.code(), Some(0));
+    }
+    let compare = |a: &Path, b: &Path| quipu().args(["bench", "compare"]).args([a, b]).output().unwrap();
+    let output = compare(&a, &b);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = stdout(&output);
+    for word in ["commits", "p99.9", "b/a", "differs: seed: 1 / 2"] {
+        assert!(text.contains(word), "{word:?} is not in: {text}");
+    }
+    assert!(stdout(&compare(&a, &a)).contains("1.00"));
+    // What is no report is named.
+    refused(&compare(&a, &folder.path().join("missing.json")), "missing.json");
+    fs::write(&b, b"{}").unwrap();
+    refused(&compare(&a, &b), "b.json");
+    fs::write(&b, br#"{"format": 1, "phases": []}"#).unwrap();
+    refused(&compare(&a, &b), "format 1");
+}
+
+#[test]
+fn options_that_do_not_go_together_are_refused() {
+    let folder = folder();
+    for (arguments, named) in [
+        (&["--phases", "tenants", "--key-order", "hashed"][..], "--key-order"),
+        (&["--batch", "60000", "--value-bytes", "1KiB"], "--batch"),
+        (&["--rate", "1000", "--sweep", "highest"], "--rate"),
+        (&["--html", "/proc/no-such-folder/report.html"], "report.html"),
+        (&["--histograms", "/proc/no-such-folder"], "no-such-folder"),
+    ] {
+        refused(&short(folder.path()).args(arguments).output().unwrap(), named);
+        assert!(is_empty(folder.path()), "{arguments:?}");
+    }
 }

@@ -20,6 +20,9 @@ pub(crate) struct Totals {
     pub(crate) log_groups: u64,
     /// Bytes written to segments.
     pub(crate) segment_bytes: u64,
+    /// Bytes read from the disk, and reads.
+    pub(crate) read_bytes: u64,
+    pub(crate) reads: u64,
     /// Carries finished.
     pub(crate) carries_done: u64,
     /// Block cache hits and misses.
@@ -30,6 +33,8 @@ pub(crate) struct Totals {
     pub(crate) wakes_saved: u64,
     /// Now: live segments by level, parts of bases, spills, bytes that compaction has still to do.
     pub(crate) segments: BTreeMap<u8, usize>,
+    /// Bytes of their files, the base's included.
+    pub(crate) live_bytes: u64,
     pub(crate) base_parts: usize,
     pub(crate) spills: usize,
     pub(crate) backlog_bytes: u64,
@@ -46,11 +51,15 @@ impl From<&Stats> for Totals {
             totals.log_bytes += shard.log_bytes;
             totals.log_groups += shard.log_groups;
             totals.segment_bytes += shard.segment_bytes;
+            totals.read_bytes += shard.read_bytes;
+            totals.reads += shard.reads;
             totals.carries_done += shard.carries_done;
             totals.cache_hits += shard.cache_hits;
             totals.cache_misses += shard.cache_misses;
             totals.wakes_sent += shard.wakes_sent;
             totals.wakes_saved += shard.wakes_saved;
+            totals.live_bytes += shard.levels.iter().map(|level| level.bytes).sum::<u64>();
+            totals.live_bytes += shard.base.as_ref().map_or(0, |base| base.bytes);
             for level in shard.levels.iter().filter(|level| level.segments > 0) {
                 *totals.segments.entry(level.level.0).or_default() += level.segments;
             }
@@ -82,26 +91,54 @@ impl Totals {
     }
 }
 
+/// A carry in flight.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Carry {
+    pub(crate) shard: u16,
+    /// "carry", "fold" or "spill".
+    pub(crate) kind: String,
+    /// The level of its window.
+    pub(crate) level: u8,
+    /// Bytes of input merged, of so many.
+    pub(crate) done: u64,
+    pub(crate) total: u64,
+}
+
+/// The carries in flight on all shards.
+pub(crate) fn carries(stats: &Stats) -> Vec<Carry> {
+    let of = |shard: &quipu::ShardStats| {
+        let number = shard.shard;
+        let carry = move |carry: &quipu::CarryStats| Carry {
+            shard: number,
+            kind: carry.kind.to_string(),
+            level: carry.level.0,
+            done: carry.done,
+            total: carry.total,
+        };
+        shard.carries.iter().map(carry).collect::<Vec<_>>()
+    };
+    stats.shards.iter().flat_map(of).collect()
+}
+
 /// A stage of a commit, or what else has a histogram.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Stage {
     /// Its name.
     pub(crate) name: &'static str,
-    /// All shards together, since the engine was opened; in nanoseconds, save the group sizes (in commits).
+    /// All shards together; in nanoseconds, save the group sizes (in commits).
     pub(crate) values: Latency,
 }
 
 /// The name of the one stage that does not count nanoseconds.
 pub(crate) const GROUP_SIZES: &str = "commits per log write";
 
-/// The stages, each merged over the shards.
-pub(crate) fn stages(stats: &Stats) -> Vec<Stage> {
+/// The stages, each merged over the shards: since the engine was opened, or since `before`.
+pub(crate) fn stages(stats: &Stats, before: Option<&Stats>) -> Vec<Stage> {
     let of = |name, histogram: fn(&quipu::Stages) -> &Histogram<u64>| {
-        let mut merged = super::record::histogram();
-        merged.auto(true);
-        for shard in &stats.shards {
-            // With resizing on, only a histogram that cannot grow any more refuses; it then lacks that shard.
-            let _ = merged.add(histogram(&shard.stages));
+        let mut merged = stats.stage(histogram);
+        if let Some(before) = before {
+            // Of the same engine, so that there is nothing in it that is not in the later one.
+            let _ = merged.subtract(before.stage(histogram));
         }
         Stage { name, values: Latency::from(&merged) }
     };

@@ -1,94 +1,90 @@
 //! The load generator.
 //!
-//! 1. A folder of its own on a real disk ([`place`]), an engine in it ([`options`]), the data's shape ([`dataset`]).
-//! 2. Phase by phase ([`run`]): clients on the shards' cores ([`clients_oncore`]) or on other threads
-//!    ([`clients_async`]) run a closed loop ([`client`]) over operations that a seed decides ([`workload`]), and
-//!    record latencies ([`record`]), while the main thread prints a line a second ([`progress`]).
+//! 1. A folder of its own on a real disk ([`place`], [`device`]), an engine in it ([`options`]), the data's table
+//!    ([`dataset`], [`key`]).
+//! 2. Phase by phase ([`session`]): clients on the shards' cores ([`clients_oncore`]) or on other threads
+//!    ([`clients_remote`]) run a closed or an open loop ([`client`], [`schedule`]) over operations that a seed decides
+//!    ([`workload`], [`generator`], [`draw`]), and record latencies ([`record`]), while the main thread prints a line a
+//!    second ([`progress`]). A [`sweep`] runs many rates to find the highest ([`search`]).
 //! 3. The engine is closed and reopened, and all that was acknowledged is read back ([`verify`]).
-//! 4. The report ([`report`]) is printed ([`text`]) and, where asked for, written as JSON.
+//! 4. The report ([`report`]) is printed ([`text`]) and, where asked for, written as JSON, as a page with plots
+//!    ([`html`], [`plots`]) and as histograms ([`hdr`]). [`compare`] lays two JSON reports side by side.
 //!
 //! It promises that what it counts was acknowledged by the engine, and that it notices where a read or the content
 //! after reopening is not what was acknowledged: exit code 1.
 
+mod choices;
 mod client;
-mod clients_async;
 mod clients_oncore;
+mod clients_remote;
+pub(crate) mod compare;
 mod dataset;
+mod device;
+mod draw;
 mod engine_stats;
+mod generator;
+mod hdr;
+mod html;
+mod key;
+mod op;
 pub(crate) mod options;
+mod outputs;
+mod pace;
 mod place;
+mod plots;
 mod progress;
 mod record;
 mod report;
 mod run;
+mod schedule;
+mod search;
+mod session;
+mod sweep;
 mod system;
+mod table;
 mod text;
+mod timer;
 mod verify;
 mod workload;
 
 use crate::failure::Failure;
 use crate::out::say;
 use crate::units;
-use dataset::Dataset;
-use engine_stats::Totals;
-use options::{BenchOptions, Phase};
+use dataset::{Dataset, SLOT_BYTES};
+use key::Shape;
+use options::BenchOptions;
+use outputs::Outputs;
 use place::RunFolder;
-use quipu::{Directory, Engine};
-use record::{Collector, Second};
-use report::{EngineReport, Measured, PhaseReport, Recovery, Report};
-use run::Run;
-use std::fs::File;
-use std::io::Write;
+use quipu::Engine;
+use report::{EngineReport, Recovery, Report};
+use session::Session;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use system::{Cpu, Machine};
-use workload::Mix;
+use std::sync::atomic::AtomicBool;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use system::{Build, Machine};
 
 /// The number of the JSON's format.
-const FORMAT: u32 = 1;
-
-/// A phase, as it is run.
-struct Plan {
-    name: &'static str,
-    on_core: bool,
-    mix: Mix,
-    length: Duration,
-}
-
-impl Plan {
-    fn new(phase: Phase, length: Duration) -> Self {
-        let (name, on_core, mix) = match phase {
-            Phase::Commits => ("commits", true, Mix::PUTS),
-            Phase::CommitsAsync => ("commits-async", false, Mix::PUTS),
-            Phase::Mix => ("mix", true, Mix::MIXED),
-            Phase::MixAsync => ("mix-async", false, Mix::MIXED),
-        };
-        Plan { name, on_core, mix, length }
-    }
-}
+pub(crate) const FORMAT: u64 = 2;
 
 /// Runs the load generator.
-pub(crate) fn run(options: BenchOptions) -> Result<(), Failure> {
+pub(crate) fn run(mut options: BenchOptions) -> Result<(), Failure> {
+    options.settle()?;
     let interrupted = on_interrupt()?;
     let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let folder = RunFolder::create(options.path.as_deref(), options.keep)?;
-    let (engine, json) = match open(&options, folder.path()) {
-        Ok(opened) => opened,
+    let (engine, outputs, session) = match prepare(&options, folder.path(), &interrupted) {
+        Ok(prepared) => prepared,
         Err(failure) => {
             folder.abandon();
             return Err(failure);
         }
     };
-
+    let mut session = session;
     let directories = Arc::new(dataset::directories(&engine, options.directories)?);
-    let by_shard = directories.iter().map(|directories| directories.len() as u32).collect();
-    let dataset = Dataset::new(options.seed, options.value_bytes as usize, options.keys, by_shard);
-    let mut session = Session { dataset: Arc::new(dataset), interrupted, phase: 0 };
     let mut report = Report {
         format: FORMAT,
-        version: env!("CARGO_PKG_VERSION"),
+        build: Build::this(),
         command: std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect(),
         started_unix: started,
         interrupted: false,
@@ -102,7 +98,9 @@ pub(crate) fn run(options: BenchOptions) -> Result<(), Failure> {
             file_system: place::file_system(folder.path()),
         },
         options,
+        load: None,
         phases: Vec::new(),
+        sweeps: Vec::new(),
         stages: Vec::new(),
         close_seconds: None,
         recovery: None,
@@ -113,21 +111,17 @@ pub(crate) fn run(options: BenchOptions) -> Result<(), Failure> {
     session.drive(&engine, &directories, &mut report);
     report.interrupted = session.interrupted();
     drop(directories);
-    session.close_and_verify(engine, folder.path(), &mut report);
+    close_and_verify(&session, engine, folder.path(), &mut report);
     report.interrupted |= session.interrupted();
     report.memory_peak_bytes = system::memory_peak();
 
-    say(text::write(&report).trim_end());
+    let text = text::write(&report);
+    say(text.trim_end());
     if report.options.keep {
         say(format!("data kept in {}", folder.path().display()));
     }
     drop(folder);
-    if let (Some(mut file), Some(path)) = (json, &report.options.json) {
-        let bytes = serde_json::to_vec_pretty(&report).map_err(Failure::run)?;
-        let written =
-            file.set_len(0).and_then(|()| file.write_all(&bytes)).and_then(|()| file.write_all(b"\n"));
-        written.map_err(|error| Failure::run(format!("cannot write {}: {error}", path.display())))?;
-    }
+    outputs.write(&report, &text)?;
     match (&report.failure, report.passed()) {
         (_, true) => Ok(()),
         (Some(failure), false) => Err(Failure::run(failure)),
@@ -149,43 +143,67 @@ fn on_interrupt() -> Result<Arc<AtomicBool>, Failure> {
     Ok(interrupted)
 }
 
-/// Opens the engine, and the file for the JSON: what can be wrong with either is told before anything runs.
-fn open(options: &BenchOptions, folder: &Path) -> Result<(Engine, Option<File>), Failure> {
+/// Opens the engine and the files for the report, and makes the table of the data: what can be wrong with any of them is
+/// told before anything runs.
+fn prepare(
+    options: &BenchOptions,
+    folder: &Path,
+    interrupted: &Arc<AtomicBool>,
+) -> Result<(Engine, Outputs, Session), Failure> {
     let engine = options.engine().open(folder).map_err(Failure::input)?;
-    let json = match &options.json {
-        // Not truncated yet: until there is a new report, the old one stays.
-        Some(path) => match File::options().write(true).create(true).truncate(false).open(path) {
-            Ok(file) => Some(file),
-            Err(error) => return Err(Failure::input(format!("cannot write {}: {error}", path.display()))),
-        },
-        None => None,
+    let outputs = Outputs::open(options)?;
+    let directories = dataset::directories(&engine, options.directories)?;
+    let by_shard: Vec<u32> = directories.iter().map(|directories| directories.len() as u32).collect();
+    let shape = Shape {
+        seed: options.seed,
+        key_bytes: usize::from(options.key_bytes),
+        ordered: options.key_order == Some(choices::KeyOrder::Ordered),
+        value_bytes: options.value_bytes,
     };
-    Ok((engine, json))
+    let room = options.insert_room.unwrap_or(0);
+    let dataset = Dataset::new(shape, options.keys, room, &by_shard).map_err(|dataset::TooLarge| {
+        let bytes = (u64::from(options.keys) + u64::from(room)) * SLOT_BYTES as u64;
+        Failure::input(format!(
+            "--keys, --insert-room: their table would take {} of memory, which is not to be had",
+            units::bytes(bytes)
+        ))
+    })?;
+    let session = Session { dataset: Arc::new(dataset), interrupted: interrupted.clone(), phase: 0 };
+    Ok((engine, outputs, session))
 }
 
 /// Says what is about to be measured.
 fn introduce(report: &Report) {
-    let Report { engine, machine, options, .. } = report;
-    let on = format!("{} on {}", engine.file_system.kind, engine.file_system.device);
+    let Report { engine, machine, options, build, .. } = report;
+    let on = format!("{} on {}", engine.file_system.kind, engine.file_system.source);
+    let cache = engine.file_system.device.write_cache.as_ref();
+    let cache = cache.map_or(String::new(), |cache| format!(", write cache: {cache}"));
     say(format!(
         "quipu {}: {} on {} ({}), {}, Linux {}",
-        report.version,
+        build.version,
         units::counted(engine.shards.into(), "shard", "shards"),
         units::counted(machine.cores as u64, "core", "cores"),
         machine.cpu,
         engine.io,
         machine.kernel
     ));
-    say(format!("data in {} ({on}), durability {}", engine.folder, options.durability));
+    say(format!("data in {} ({on}{cache}), durability {}", engine.folder, options.durability));
+    let pace = match (options.sweep, options.rate) {
+        (Some(sweep), _) => format!("sweep: {sweep}"),
+        (None, Some(rate)) => format!("{} in all", units::rate(rate)),
+        (None, None) => format!("{} in flight a shard", options.in_flight),
+    };
     say(format!(
-        "{} keys of {} bytes in {} directories, values of {} bytes, {} in flight a shard, seed {}\n",
+        "{} keys of {} bytes in {} directories, values of {} bytes, {pace}, seed {}\n",
         units::thousands(options.keys.into()),
-        dataset::KEY_BYTES,
+        options.key_bytes,
         units::thousands(options.directories.into()),
         options.value_bytes,
-        options.in_flight,
         options.seed
     ));
+    if build.profile != "release" {
+        eprintln!("quipu: warning: a {} build; its figures mean nothing", build.profile);
+    }
     if let Some(why) = &engine.io_fallback {
         eprintln!("quipu: io_uring is not used, so this is slower than it could be: {why}");
     }
@@ -197,147 +215,40 @@ fn introduce(report: &Report) {
     }
 }
 
-/// What lasts from the first phase to the verification.
-struct Session {
-    dataset: Arc<Dataset>,
-    interrupted: Arc<AtomicBool>,
-    /// Phases begun.
-    phase: u32,
-}
-
-impl Session {
-    fn interrupted(&self) -> bool {
-        self.interrupted.load(Ordering::Relaxed)
+/// Closes; then, unless Ctrl-C was pressed, reopens and verifies what was acknowledged.
+fn close_and_verify(session: &Session, engine: Engine, folder: &Path, report: &mut Report) {
+    let start = Instant::now();
+    if let Err(error) = engine.close() {
+        report.failure.get_or_insert(format!("close: {error}"));
     }
-
-    /// Warms up, then runs all phases; ends early by Ctrl-C or a failure.
-    fn drive(&mut self, engine: &Engine, directories: &Arc<Vec<Vec<Directory>>>, report: &mut Report) {
-        let options = report.options.clone();
-        let length = options.seconds / options.phases.len().max(1) as u32;
-        let warm_up = Plan { name: "warm-up", on_core: true, mix: Mix::PUTS, length: options.warmup };
-        let phases = options.phases.iter().map(|&phase| Plan::new(phase, length));
-        for plan in std::iter::once(warm_up).chain(phases).filter(|plan| !plan.length.is_zero()) {
-            if self.interrupted() || report.failure.is_some() {
-                break;
-            }
-            let counts = plan.name != "warm-up";
-            match self.phase(engine, directories, &options, plan) {
-                Ok((phase, failure)) => {
-                    report.phases.extend(Some(phase).filter(|phase| counts && !phase.operations.is_empty()));
-                    report.failure = failure;
-                }
-                Err(failure) => report.failure = Some(failure.to_string()),
-            }
-        }
-        if let Ok(stats) = engine.stats().wait() {
-            report.stages = engine_stats::stages(&stats);
-        }
+    report.close_seconds = Some(start.elapsed().as_secs_f64());
+    if session.interrupted() {
+        return;
     }
-
-    /// Runs one phase. What failed in it is returned beside its report.
-    fn phase(
-        &mut self,
-        engine: &Engine,
-        directories: &Arc<Vec<Vec<Directory>>>,
-        options: &BenchOptions,
-        plan: Plan,
-    ) -> Result<(PhaseReport, Option<String>), Failure> {
-        self.phase += 1;
-        let before = Totals::from(&engine.stats().wait()?);
-        let cpu = Cpu::now();
-        let epoch = Instant::now();
-        let run = Arc::new(Run::new(
-            self.dataset.clone(),
-            directories.clone(),
-            (self.phase, plan.mix),
-            (epoch, epoch + plan.length),
-            self.interrupted.clone(),
-        ));
-        let in_flight = options.in_flight.saturating_mul(u32::from(engine.shards()));
-        let mut collector = Collector::default();
-        let glances = if plan.on_core {
-            let clients = clients_oncore::start(engine, &run, options.in_flight);
-            let glances = progress::watch(engine, &run, plan.name, &mut collector);
-            for answer in clients {
-                answer.wait().unwrap_or_else(|error| run.fail(error));
-            }
-            glances
-        } else {
-            let threads = options.client_threads.unwrap_or(engine.shards());
-            let clients = clients_async::start(&run, in_flight, threads.into())?;
-            let glances = progress::watch(engine, &run, plan.name, &mut collector);
-            if clients.into_iter().any(|thread| thread.join().is_err()) {
-                return Err(Failure::run("a thread of clients panicked"));
-            }
-            glances
-        };
-        let seconds = plan.length.min(epoch.elapsed()).as_secs_f64();
-        collector.drain(&run.outbox, seconds.ceil() as u64);
-        let cpu = Cpu::now() - cpu;
-        let mut failure = run.failure().map(|error| format!("{}: {error}", plan.name));
-        let after = match engine.stats().wait() {
-            Ok(stats) => Totals::from(&stats),
-            Err(error) => {
-                failure.get_or_insert(error.to_string());
-                before.clone()
-            }
-        };
-        if glances.is_empty() {
-            // Too short for a line a second: one for all of it.
-            let nothing = Second::default();
-            let done = collector.seconds.get(&0).unwrap_or(&nothing);
-            say(progress::line(plan.name, seconds, done, seconds, &after));
-        }
-        let measured = Measured {
-            name: plan.name,
-            clients: if plan.on_core { "on-core" } else { "async" },
-            in_flight,
-            seconds,
-            wrong_reads: run.wrong_reads(),
-            cpu,
-            memory_bytes: system::memory_now(),
-            before,
-            after,
-            glances,
-        };
-        Ok((PhaseReport::new(measured, &collector), failure))
-    }
-
-    /// Closes; then, unless Ctrl-C was pressed, reopens and verifies what was acknowledged.
-    fn close_and_verify(&self, engine: Engine, folder: &Path, report: &mut Report) {
-        let start = Instant::now();
-        if let Err(error) = engine.close() {
-            report.failure.get_or_insert(format!("close: {error}"));
-        }
-        report.close_seconds = Some(start.elapsed().as_secs_f64());
-        if self.interrupted() {
+    let start = Instant::now();
+    let reopened = report.options.engine().open(folder).and_then(|engine| {
+        let open_seconds = start.elapsed().as_secs_f64();
+        let directories = Arc::new(dataset::directories(&engine, report.options.directories)?);
+        Ok((engine, open_seconds, directories))
+    });
+    let (engine, open_seconds, directories) = match reopened {
+        Ok(reopened) => reopened,
+        Err(error) => {
+            report.failure.get_or_insert(format!("reopening: {error}"));
             return;
         }
-        let start = Instant::now();
-        let reopened = report.options.engine().open(folder).and_then(|engine| {
-            let open_seconds = start.elapsed().as_secs_f64();
-            let directories = Arc::new(dataset::directories(&engine, report.options.directories)?);
-            Ok((engine, open_seconds, directories))
-        });
-        let (engine, open_seconds, directories) = match reopened {
-            Ok(reopened) => reopened,
-            Err(error) => {
-                report.failure.get_or_insert(format!("reopening: {error}"));
-                return;
-            }
-        };
-        let recovery = engine.recovery();
-        report.recovery = Some(Recovery {
-            seconds: recovery.took.as_secs_f64(),
-            open_seconds,
-            commits_replayed: recovery.replayed(),
-            log_bytes: recovery.log_bytes(),
-        });
-        say(format!("reopened in {}, verifying", units::duration(recovery.took)));
-        let interrupted = self.interrupted.clone();
-        report.verification = Some(verify::verify(&engine, self.dataset.clone(), directories, interrupted));
-        if let Err(error) = engine.close() {
-            report.failure.get_or_insert(format!("close after verification: {error}"));
-        }
+    };
+    let recovery = engine.recovery();
+    report.recovery = Some(Recovery {
+        seconds: recovery.took.as_secs_f64(),
+        open_seconds,
+        commits_replayed: recovery.replayed(),
+        log_bytes: recovery.log_bytes(),
+    });
+    say(format!("reopened in {}, verifying", units::duration(recovery.took)));
+    let interrupted = session.interrupted.clone();
+    report.verification = Some(verify::verify(&engine, session.dataset.clone(), directories, interrupted));
+    if let Err(error) = engine.close() {
+        report.failure.get_or_insert(format!("close after verification: {error}"));
     }
 }

@@ -4,6 +4,7 @@
 //! is in memory (tmpfs), the next candidate that is not. A folder that the user names is taken as it is, with a
 //! warning where it is in memory.
 
+use super::device::Device;
 use crate::failure::Failure;
 use serde::Serialize;
 use std::fs;
@@ -21,8 +22,12 @@ const DATA_FOLDER: &str = "quipu-data";
 pub(crate) struct FileSystem {
     /// Its type, as the mount table has it ("ext4"), or its magic number.
     pub(crate) kind: String,
-    /// The device it is on.
-    pub(crate) device: String,
+    /// The device it is on, as the mount table names it.
+    pub(crate) source: String,
+    /// The options that it is mounted with.
+    pub(crate) options: String,
+    /// What the system tells of the device.
+    pub(crate) device: Device,
     /// Whether it is in memory, so that nothing measured there means anything.
     pub(crate) in_memory: bool,
 }
@@ -130,7 +135,9 @@ pub(crate) fn file_system(folder: &Path) -> FileSystem {
     let existing = absolute.ancestors().find_map(|folder| fs::canonicalize(folder).ok());
     let existing = existing.unwrap_or_else(|| PathBuf::from("/"));
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let (kind, device) = mount_of(&existing, &mounts).unwrap_or_else(|| ("unknown".into(), "unknown".into()));
+    let Mount { kind, source, options, number } = mount_of(&existing, &mounts).unwrap_or_default();
+    let kind = if kind.is_empty() { "unknown".to_string() } else { kind };
+    let device = Device::of(&number, Path::new("/sys"));
     let in_memory = match nix::sys::statfs::statfs(&existing) {
         Ok(stat) => {
             let magic = stat.filesystem_type();
@@ -139,19 +146,33 @@ pub(crate) fn file_system(folder: &Path) -> FileSystem {
         }
         Err(_) => matches!(&kind[..], "tmpfs" | "ramfs"),
     };
-    FileSystem { kind, device, in_memory }
+    FileSystem { kind, source, options, device, in_memory }
 }
 
-/// Type and device of the innermost mount that holds a path; of several at one place, the last, which hides the
-/// others. See proc_pid_mountinfo(5) for the columns.
-fn mount_of(path: &Path, mounts: &str) -> Option<(String, String)> {
+/// A line of the mount table.
+#[derive(Default)]
+struct Mount {
+    kind: String,
+    source: String,
+    options: String,
+    /// Major and minor number of the device, like "254:0".
+    number: String,
+}
+
+/// The innermost mount that holds a path; of several at one place, the last, which hides the others. See
+/// proc_pid_mountinfo(5) for the columns.
+fn mount_of(path: &Path, mounts: &str) -> Option<Mount> {
     mounts
         .lines()
         .filter_map(|line| {
             let (left, right) = line.split_once(" - ")?;
-            let point = left.split(' ').nth(4)?.replace("\\040", " ");
+            let left: Vec<&str> = left.split(' ').collect();
+            let point = left.get(4)?.replace("\\040", " ");
             let mut right = right.split(' ');
-            let mount = (right.next()?.to_string(), right.next()?.to_string());
+            let (kind, source) = (right.next()?.to_string(), right.next()?.to_string());
+            // Those of the mount, then those of the file system.
+            let options = format!("{},{}", left.get(5)?, right.next().unwrap_or_default());
+            let mount = Mount { kind, source, options, number: left.get(2)?.to_string() };
             path.starts_with(&point).then_some((point.len(), mount))
         })
         .max_by_key(|(length, _)| *length)
@@ -168,12 +189,15 @@ mod tests {
         let mounts = "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
             23 22 0:21 / /tmp rw - tmpfs tmpfs rw\n\
             24 22 0:22 / /data/with\\040space rw - xfs /dev/vdb rw\n";
-        let kind = |path: &str| mount_of(Path::new(path), mounts).map(|(kind, _)| kind);
+        let kind = |path: &str| mount_of(Path::new(path), mounts).map(|mount| mount.kind);
         assert_eq!(kind("/home/x").as_deref(), Some("ext4"));
         assert_eq!(kind("/tmp/x").as_deref(), Some("tmpfs"));
         assert_eq!(kind("/tmpfoo").as_deref(), Some("ext4"));
         assert_eq!(kind("/data/with space/x").as_deref(), Some("xfs"));
-        assert_eq!(mount_of(Path::new("/x"), ""), None);
+        assert!(mount_of(Path::new("/x"), "").is_none());
+        let root = mount_of(Path::new("/home"), mounts).unwrap();
+        assert_eq!((&root.number[..], &root.source[..]), ("254:0", "/dev/vda"));
+        assert_eq!(root.options, "rw,relatime,rw");
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Waits for a phase to end, and prints a line every second of it.
 
-use super::engine_stats::Totals;
+use super::engine_stats::{Carry, Totals, carries};
+use super::op::OpKind;
 use super::record::{Collector, Second};
 use super::run::Run;
-use super::workload::OpKind;
+use super::system::Cpu;
 use crate::out::say;
 use crate::units;
-use quipu::Engine;
+use quipu::{Engine, Stats};
 use serde::Serialize;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,48 +27,81 @@ pub(crate) struct Glance {
     pub(crate) segments: String,
     /// Bytes that compaction had still to do.
     pub(crate) backlog_bytes: u64,
+    /// The carries in flight.
+    pub(crate) carries: Vec<Carry>,
 }
 
-/// Watches a phase until its clients are to stop. Returns what it saw.
-pub(crate) fn watch(engine: &Engine, run: &Run, name: &str, collector: &mut Collector) -> Vec<Glance> {
-    let mut glances = Vec::new();
+/// What was seen of a phase.
+#[derive(Default)]
+pub(crate) struct Watched {
+    /// The engine's figures at the end of the warm-up; `None` where it does not answer.
+    pub(crate) before: Option<Stats>,
+    /// Processor time of the process until then.
+    pub(crate) cpu: Cpu,
+    pub(crate) glances: Vec<Glance>,
+}
+
+/// Watches a phase until its clients are to stop, or have. `puts` is how many puts are to be made in all, where that is
+/// known.
+pub(crate) fn watch(
+    engine: &Engine,
+    run: &Run,
+    name: &str,
+    puts: Option<u64>,
+    collector: &mut Collector,
+) -> Watched {
+    let mut watched = Watched::default();
+    sleep_until(run.window.epoch, run);
+    watched.cpu = Cpu::now();
+    match engine.stats().wait() {
+        Ok(stats) => watched.before = Some(stats),
+        Err(error) => run.fail(error),
+    }
     let mut second = 0;
     loop {
-        let end = run.epoch + Duration::from_secs(second + 1);
-        if end > run.deadline {
-            sleep_until(run.deadline, run);
-            return glances;
+        let end = run.window.epoch + Duration::from_secs(second + 1);
+        if end > run.window.deadline {
+            sleep_until(run.window.deadline, run);
+            return watched;
         }
         // The line of the last whole second is waited for too, though its clients stop already.
         if !sleep_until(end + GRACE, run) {
-            return glances;
+            return watched;
         }
         collector.drain(&run.outbox, second + 1);
-        let totals = match engine.stats().wait() {
-            Ok(stats) => Totals::from(&stats),
+        let stats = match engine.stats().wait() {
+            Ok(stats) => stats,
             Err(error) => {
                 run.fail(error);
-                return glances;
+                return watched;
             }
         };
+        let totals = Totals::from(&stats);
         // Where the engine took its time to answer, several seconds have passed: none is left out.
-        let passed = Instant::now().min(run.deadline).saturating_duration_since(run.epoch).as_secs();
+        let passed = Instant::now().min(run.window.deadline).saturating_duration_since(run.window.epoch);
+        let passed = passed.as_secs();
         collector.drain(&run.outbox, passed);
         while second < passed {
             let nothing = Second::default();
             let done = collector.seconds.get(&second).unwrap_or(&nothing);
             second += 1;
-            say(line(name, second as f64, done, 1.0, &totals));
+            let share = puts.map_or(String::new(), |puts| {
+                format!("  {:.0} %", collector.found.puts as f64 * 100.0 / puts.max(1) as f64)
+            });
+            say(format!("{}{share}", line(name, second as f64, done, 1.0, &totals)));
         }
-        glances.push(Glance { second, segments: totals.levels(), backlog_bytes: totals.backlog_bytes });
+        let segments = totals.levels();
+        let glance =
+            Glance { second, segments, backlog_bytes: totals.backlog_bytes, carries: carries(&stats) };
+        watched.glances.push(glance);
     }
 }
 
-/// Sleeps until then. False: a failure or Ctrl-C ended the phase before.
+/// Sleeps until then. False: the clients have ended before, by themselves, a failure or Ctrl-C.
 fn sleep_until(then: Instant, run: &Run) -> bool {
     loop {
         let left = then.saturating_duration_since(Instant::now());
-        if run.aborted() {
+        if run.aborted() || (run.all_ended() && Instant::now() < run.window.deadline) {
             return false;
         }
         if left.is_zero() {

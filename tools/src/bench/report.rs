@@ -1,22 +1,25 @@
 //! What a run found, once: the text at the end and the JSON file are two ways to write it.
 
-use super::engine_stats::{Stage, Totals};
+use super::choices::Sweep;
+use super::engine_stats::{Carry, Stage, Totals};
+use super::op::OpKind;
 use super::options::BenchOptions;
 use super::place::FileSystem;
 use super::progress::Glance;
-use super::record::{Collector, Found, Latency};
-use super::system::{Cpu, Machine};
+use super::record::{Collector, Found, Histograms, Latency, Packed};
+use super::schedule::Arrivals;
+use super::system::{Build, Cpu, Machine};
 use super::verify::Verification;
-use super::workload::OpKind;
+use super::workload::Recipe;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// Everything about one run. Latencies in nanoseconds, times in seconds, sizes in bytes.
 #[derive(Serialize)]
 pub(crate) struct Report {
     /// The format of the JSON; raised when a field changes its meaning or goes.
-    pub(crate) format: u32,
-    /// The version of this program and of the engine, which are released together.
-    pub(crate) version: &'static str,
+    pub(crate) format: u64,
+    pub(crate) build: Build,
     /// What it was started with.
     pub(crate) command: Vec<String>,
     /// When, in seconds since 1970.
@@ -29,7 +32,10 @@ pub(crate) struct Report {
     pub(crate) engine: EngineReport,
     /// The options, as given or by default; `null`: the engine's default.
     pub(crate) options: BenchOptions,
+    /// The load phase, where there was one.
+    pub(crate) load: Option<PhaseReport>,
     pub(crate) phases: Vec<PhaseReport>,
+    pub(crate) sweeps: Vec<SweepReport>,
     /// Where time goes inside the engine, over the whole run.
     pub(crate) stages: Vec<Stage>,
     pub(crate) close_seconds: Option<f64>,
@@ -54,23 +60,36 @@ pub(crate) struct EngineReport {
 /// One phase.
 #[derive(Serialize)]
 pub(crate) struct PhaseReport {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     /// Where its clients ran.
     pub(crate) clients: &'static str,
-    pub(crate) in_flight: u32,
+    /// What they did.
+    pub(crate) recipe: Recipe,
+    /// Closed loop: operations in flight.
+    pub(crate) in_flight: Option<u32>,
+    /// Open loop: what was to start, in operations a second, and how.
+    pub(crate) offered: Option<Offered>,
+    /// How long it warmed up before it was measured.
+    pub(crate) warmup_seconds: f64,
     /// How long it was measured.
     pub(crate) seconds: f64,
-    /// Operations of all kinds a second.
+    /// Operations of all kinds that ended in that time, a second.
     pub(crate) rate: f64,
     pub(crate) operations: Vec<OperationReport>,
+    /// Open loop: by how much the generator itself started operations late.
+    pub(crate) lag_ns: Option<Latency>,
+    /// Open loop: operations that were to start and never did, because those before them had not ended.
+    pub(crate) unstarted: u64,
     pub(crate) slowest_second: Option<SlowestSecond>,
-    /// What reads and scans found.
+    /// What operations found and wrote.
     pub(crate) found: Found,
     /// Reads that did not return what was acknowledged; must be 0.
     pub(crate) wrong_reads: u64,
     /// Bytes written to log and segments for each byte of keys and values committed.
     pub(crate) written_per_byte: Option<WrittenPerByte>,
     pub(crate) commits_per_log_write: Option<f64>,
+    /// Share of the block cache's lookups that found their block.
+    pub(crate) cache_hit_share: Option<f64>,
     /// Processor time of the whole process during the phase.
     pub(crate) cpu: Cpu,
     pub(crate) cpu_us_per_operation: f64,
@@ -79,7 +98,50 @@ pub(crate) struct PhaseReport {
     /// The engine's counters, before and after.
     pub(crate) before: Totals,
     pub(crate) after: Totals,
+    /// Where time went inside the engine during the phase.
+    pub(crate) stages: Vec<Stage>,
     pub(crate) timeline: Vec<SecondReport>,
+    /// All latencies, for plots and histogram files.
+    #[serde(skip)]
+    pub(crate) histograms: Histograms,
+    /// Those of each second, where they were asked for.
+    #[serde(skip)]
+    pub(crate) packed: Option<Vec<Packed>>,
+    /// When it began to be measured, in seconds since 1970.
+    pub(crate) started_unix: f64,
+}
+
+/// What an open loop was to do.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Offered {
+    /// Operations a second.
+    pub(crate) rate: f64,
+    pub(crate) arrivals: Arrivals,
+}
+
+/// A search for the highest rate.
+#[derive(Serialize)]
+pub(crate) struct SweepReport {
+    /// The phase that was swept.
+    pub(crate) phase: String,
+    pub(crate) looks_for: Sweep,
+    /// In the order they were tried: first a closed loop, last the runs at shares of what was found.
+    pub(crate) points: Vec<SweepPoint>,
+    /// The highest rate sustained, in operations a second; none where no rate was.
+    pub(crate) found: Option<f64>,
+}
+
+/// A rate that was tried.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct SweepPoint {
+    /// Operations a second that were to start; `null`: a closed loop.
+    pub(crate) offered: Option<f64>,
+    /// Operations a second that ended.
+    pub(crate) rate: f64,
+    pub(crate) response_ns: Latency,
+    pub(crate) lag_p99_ns: u64,
+    pub(crate) unstarted: u64,
+    pub(crate) sustained: bool,
 }
 
 /// One kind of operation of a phase.
@@ -87,7 +149,10 @@ pub(crate) struct PhaseReport {
 pub(crate) struct OperationReport {
     pub(crate) operation: &'static str,
     pub(crate) rate: f64,
+    /// In an open loop from the intended start (response time), else from the start.
     pub(crate) latency_ns: Latency,
+    /// In an open loop from the actual start (service time).
+    pub(crate) service_ns: Option<Latency>,
 }
 
 /// The whole second in which the fewest operations ended.
@@ -107,16 +172,24 @@ pub(crate) struct WrittenPerByte {
     pub(crate) segments: f64,
 }
 
-/// One second of a phase. The three columns of the arrays are commits, reads and scans.
+/// One second of a phase, by operation.
 #[derive(Serialize)]
 pub(crate) struct SecondReport {
     pub(crate) second: u64,
-    pub(crate) operations: [u64; OpKind::COUNT],
-    pub(crate) p99_ns: [u64; OpKind::COUNT],
-    pub(crate) max_ns: [u64; OpKind::COUNT],
+    pub(crate) operations: BTreeMap<&'static str, OperationSecond>,
     /// As printed in the line of that second.
     pub(crate) segments: Option<String>,
     pub(crate) backlog_bytes: Option<u64>,
+    /// The carries in flight at its end.
+    pub(crate) carries: Option<Vec<Carry>>,
+}
+
+/// One operation in one second.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct OperationSecond {
+    pub(crate) count: u64,
+    pub(crate) p99_ns: u64,
+    pub(crate) max_ns: u64,
 }
 
 /// How the reopening went.
@@ -132,43 +205,61 @@ pub(crate) struct Recovery {
 
 /// What a phase took beside its latencies.
 pub(crate) struct Measured {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) clients: &'static str,
-    pub(crate) in_flight: u32,
+    pub(crate) recipe: Recipe,
+    pub(crate) in_flight: Option<u32>,
+    pub(crate) offered: Option<Offered>,
+    pub(crate) warmup_seconds: f64,
     pub(crate) seconds: f64,
+    pub(crate) unstarted: u64,
     pub(crate) wrong_reads: u64,
     pub(crate) cpu: Cpu,
     pub(crate) memory_bytes: u64,
     pub(crate) before: Totals,
     pub(crate) after: Totals,
+    pub(crate) stages: Vec<Stage>,
     pub(crate) glances: Vec<Glance>,
+    pub(crate) started_unix: f64,
 }
 
 impl PhaseReport {
     /// Puts together what was collected and measured.
-    pub(crate) fn new(measured: Measured, collector: &Collector) -> Self {
+    pub(crate) fn new(measured: Measured, collector: Collector) -> Self {
         let Measured {
             name,
             clients,
+            recipe,
             in_flight,
+            offered,
+            warmup_seconds,
             seconds,
+            unstarted,
             wrong_reads,
             cpu,
             memory_bytes,
             before,
             after,
+            stages,
             glances,
+            started_unix,
         } = measured;
         let per_second = |operations: u64| if seconds > 0.0 { operations as f64 / seconds } else { 0.0 };
+        let ended = |kind: OpKind| collector.seconds.values().map(|done| done.counts[kind as usize]).sum();
         let operations: Vec<OperationReport> = OpKind::ALL
             .into_iter()
             .filter_map(|kind| {
-                let histogram = collector.total.of(kind)?;
-                let rate = per_second(histogram.len());
-                Some(OperationReport { operation: kind.name(), rate, latency_ns: Latency::from(histogram) })
+                let response = collector.total.of(kind)?;
+                let service = collector.total.service[kind as usize].as_ref();
+                Some(OperationReport {
+                    operation: kind.name(),
+                    rate: per_second(ended(kind)),
+                    latency_ns: Latency::from(response),
+                    service_ns: service.map(Latency::from),
+                })
             })
             .collect();
-        let count: u64 = operations.iter().map(|operation| operation.latency_ns.samples).sum();
+        let count: u64 = OpKind::ALL.into_iter().map(ended).sum();
         let rate = per_second(count);
         let slowest_second = collector.slowest(seconds as u64).map(|(second, operations)| SlowestSecond {
             second,
@@ -177,28 +268,40 @@ impl PhaseReport {
         });
         let ratio = |over: u64, under: u64| (under > 0).then(|| over as f64 / under as f64);
         let bytes_in = after.bytes_in - before.bytes_in;
+        let lookups = after.cache_hits + after.cache_misses - before.cache_hits - before.cache_misses;
         let timeline = collector
             .seconds
             .iter()
+            .filter(|&(&second, _)| (second as f64) < seconds)
             .map(|(&second, done)| {
                 let glance = glances.iter().find(|glance| glance.second == second + 1);
+                let of = |kind: OpKind| OperationSecond {
+                    count: done.counts[kind as usize],
+                    p99_ns: done.p99_ns[kind as usize],
+                    max_ns: done.max_ns[kind as usize],
+                };
+                let kinds = OpKind::ALL.into_iter().filter(|&kind| done.counts[kind as usize] > 0);
                 SecondReport {
                     second,
-                    operations: done.counts,
-                    p99_ns: done.p99_ns,
-                    max_ns: done.max_ns,
+                    operations: kinds.map(|kind| (kind.name(), of(kind))).collect(),
                     segments: glance.map(|glance| glance.segments.clone()),
                     backlog_bytes: glance.map(|glance| glance.backlog_bytes),
+                    carries: glance.map(|glance| glance.carries.clone()),
                 }
             })
             .collect();
         PhaseReport {
             name,
             clients,
+            recipe,
             in_flight,
+            offered,
+            warmup_seconds,
             seconds,
             rate,
             operations,
+            lag_ns: collector.total.lag.as_ref().map(Latency::from),
+            unstarted,
             slowest_second,
             found: collector.found,
             wrong_reads,
@@ -209,21 +312,40 @@ impl PhaseReport {
                 after.commits - before.commits,
                 after.log_groups - before.log_groups,
             ),
+            cache_hit_share: ratio(after.cache_hits - before.cache_hits, lookups),
             cpu,
             cpu_us_per_operation: if count > 0 { cpu.total() * 1e6 / count as f64 } else { 0.0 },
             memory_bytes,
             before,
             after,
+            stages,
             timeline,
+            histograms: collector.total,
+            packed: collector.packed,
+            started_unix,
+        }
+    }
+
+    /// Where its clients ran, and how they went: "1024 on-core", "async at 50,000/s".
+    pub(crate) fn pace(&self) -> String {
+        match (&self.offered, self.in_flight) {
+            (Some(offered), _) => format!("{} at {}", self.clients, crate::units::rate(offered.rate)),
+            (None, Some(in_flight)) => format!("{in_flight} {}", self.clients),
+            (None, None) => self.clients.to_string(),
         }
     }
 }
 
 impl Report {
+    /// The load phase, if there was one, and the phases.
+    pub(crate) fn measured(&self) -> impl Iterator<Item = &PhaseReport> {
+        self.load.iter().chain(&self.phases)
+    }
+
     /// Whether the run went as it should: no failure, and all that was read is what was acknowledged.
     pub(crate) fn passed(&self) -> bool {
         self.failure.is_none()
-            && self.phases.iter().all(|phase| phase.wrong_reads == 0)
+            && self.measured().all(|phase| phase.wrong_reads == 0)
             && self.verification.as_ref().is_none_or(Verification::passed)
     }
 }

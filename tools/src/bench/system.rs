@@ -14,6 +14,34 @@ pub(crate) struct Machine {
     pub(crate) cpu: String,
     pub(crate) cores: usize,
     pub(crate) memory_bytes: u64,
+    /// How the first core's frequency is governed; `None` where the machine does not tell.
+    pub(crate) governor: Option<String>,
+    /// Runnable tasks on average over the last minute when the run began: what else went on.
+    pub(crate) load_average: Option<f64>,
+}
+
+/// What this program was built from and with.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Build {
+    /// The version of this program and of the engine, which are released together.
+    pub(crate) version: &'static str,
+    /// The commit of its sources, with "-dirty" where they differed from it; empty where it was not known.
+    pub(crate) commit: &'static str,
+    pub(crate) compiler: &'static str,
+    /// "release" or "debug".
+    pub(crate) profile: &'static str,
+}
+
+impl Build {
+    /// This program.
+    pub(crate) fn this() -> Self {
+        Build {
+            version: env!("CARGO_PKG_VERSION"),
+            commit: env!("QUIPU_COMMIT"),
+            compiler: env!("QUIPU_COMPILER"),
+            profile: env!("QUIPU_PROFILE"),
+        }
+    }
 }
 
 impl Machine {
@@ -31,6 +59,12 @@ impl Machine {
             cpu: cpu.map_or("unknown", |(_, model)| model).to_string(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: kibibytes("/proc/meminfo", "MemTotal:"),
+            governor: fs::read_to_string("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+                .ok()
+                .map(|text| text.trim().to_string()),
+            load_average: fs::read_to_string("/proc/loadavg")
+                .ok()
+                .and_then(|text| text.split_whitespace().next()?.parse().ok()),
         }
     }
 }

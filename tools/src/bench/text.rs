@@ -1,7 +1,10 @@
 //! The report as text, to be read at a glance.
 
+use super::choices::Sweep;
 use super::engine_stats::GROUP_SIZES;
+use super::record::Latency;
 use super::report::{PhaseReport, Report};
+use super::table::Table;
 use crate::units;
 use std::fmt::Write;
 
@@ -9,10 +12,12 @@ use std::fmt::Write;
 pub(crate) fn write(report: &Report) -> String {
     let mut text = String::from("\n");
     // Writing to a string cannot fail.
-    if report.phases.is_empty() {
+    if report.measured().next().is_none() {
         text.push_str("nothing was measured\n\n");
     } else {
         let _ = latencies(&mut text, report);
+        let _ = open_loops(&mut text, report);
+        let _ = sweeps(&mut text, report);
         let _ = costs(&mut text, report);
     }
     let _ = stages(&mut text, report);
@@ -23,11 +28,11 @@ pub(crate) fn write(report: &Report) -> String {
 fn latencies(text: &mut String, report: &Report) -> std::fmt::Result {
     let mut table =
         Table::new(&["phase", "operation", "rate", "p50", "p90", "p99", "p99.9", "p99.99", "max", "samples"]);
-    for phase in &report.phases {
+    for phase in report.measured() {
         for (at, operation) in phase.operations.iter().enumerate() {
             let latency = &operation.latency_ns;
             let mut row = vec![
-                if at == 0 { phase.name.to_string() } else { String::new() },
+                if at == 0 { phase.name.clone() } else { String::new() },
                 operation.operation.to_string(),
                 units::rate(operation.rate),
             ];
@@ -42,6 +47,64 @@ fn latencies(text: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(text, "Latency by phase and operation\n{}", table.write())
 }
 
+/// What an open loop tells beside response times.
+fn open_loops(text: &mut String, report: &Report) -> std::fmt::Result {
+    let mut table =
+        Table::new(&["phase", "", "offered", "done", "p50", "p90", "p99", "p99.9", "max", "samples"]);
+    for phase in &report.phases {
+        let Some(offered) = phase.offered else { continue };
+        let (offered, done) = (units::rate(offered.rate), units::rate(phase.rate));
+        let mut row = |what: String, rates: [&str; 2], latency: &Latency| {
+            let mut row = vec![phase.name.clone(), what];
+            row.extend(rates.map(str::to_string));
+            let percentiles = [latency.p50, latency.p90, latency.p99, latency.p99_9, latency.max];
+            row.extend(percentiles.map(units::latency));
+            row.push(units::thousands(latency.samples));
+            table.row(row);
+        };
+        for operation in &phase.operations {
+            let kind = operation.operation;
+            row(format!("{kind} response"), [&offered, &done], &operation.latency_ns);
+            if let Some(service) = &operation.service_ns {
+                row(format!("{kind} service"), ["", ""], service);
+            }
+        }
+        if let Some(lag) = &phase.lag_ns {
+            row("generator's lag".to_string(), ["", ""], lag);
+        }
+    }
+    if table.rows.is_empty() {
+        return Ok(());
+    }
+    writeln!(text, "Open loop (response: from the intended start; service: from the actual one)")?;
+    writeln!(text, "{}", table.write())
+}
+
+fn sweeps(text: &mut String, report: &Report) -> std::fmt::Result {
+    for sweep in &report.sweeps {
+        let mut table =
+            Table::new(&["offered", "done", "p50", "p99", "p99.9", "lag p99", "never started", ""]);
+        for point in &sweep.points {
+            let latency = &point.response_ns;
+            let mut row = vec![point.offered.map_or("closed loop".to_string(), units::rate)];
+            row.push(units::rate(point.rate));
+            row.extend([latency.p50, latency.p99, latency.p99_9, point.lag_p99_ns].map(units::latency));
+            row.push(units::thousands(point.unstarted));
+            row.push(if point.sustained { "sustained" } else { "" }.to_string());
+            table.row(row);
+        }
+        let found = match (sweep.found, sweep.looks_for) {
+            (None, _) => "no rate was sustained".to_string(),
+            (Some(found), Sweep::Highest) => format!("highest rate sustained: {}", units::rate(found)),
+            (Some(found), Sweep::P99(bound)) => {
+                format!("highest rate with p99 within {}: {}", units::duration(bound), units::rate(found))
+            }
+        };
+        writeln!(text, "Sweep of {}: {found}\n{}", sweep.phase, table.write())?;
+    }
+    Ok(())
+}
+
 fn costs(text: &mut String, report: &Report) -> std::fmt::Result {
     let mut table = Table::new(&[
         "phase",
@@ -54,7 +117,7 @@ fn costs(text: &mut String, report: &Report) -> std::fmt::Result {
         "CPU/op",
         "memory",
     ]);
-    for phase in &report.phases {
+    for phase in report.measured() {
         let slowest = phase.slowest_second.map_or("-".to_string(), |slowest| {
             format!("{} ({:.0} %)", units::rate(slowest.rate), slowest.of_mean * 100.0)
         });
@@ -64,7 +127,7 @@ fn costs(text: &mut String, report: &Report) -> std::fmt::Result {
         });
         table.row(vec![
             phase.name.to_string(),
-            format!("{} {}", phase.in_flight, phase.clients),
+            phase.pace(),
             units::rate(phase.rate),
             slowest,
             written,
@@ -98,8 +161,8 @@ fn stages(text: &mut String, report: &Report) -> std::fmt::Result {
 }
 
 fn end(text: &mut String, report: &Report) -> std::fmt::Result {
-    for phase in &report.phases {
-        reads(text, phase)?;
+    for phase in report.measured() {
+        found(text, phase)?;
     }
     writeln!(text, "memory    {} at most", units::bytes(report.memory_peak_bytes))?;
     if let Some(seconds) = report.close_seconds {
@@ -141,20 +204,33 @@ fn end(text: &mut String, report: &Report) -> std::fmt::Result {
     Ok(())
 }
 
-/// What the reads of a phase found.
-fn reads(text: &mut String, phase: &PhaseReport) -> std::fmt::Result {
-    let samples = |name| {
-        let operation = phase.operations.iter().find(|operation| operation.operation == name);
-        operation.map_or(0, |operation| operation.latency_ns.samples)
+/// What the operations of a phase found and wrote.
+fn found(text: &mut String, phase: &PhaseReport) -> std::fmt::Result {
+    let samples = |names: &[&str]| -> f64 {
+        let of = phase.operations.iter().filter(|operation| names.contains(&operation.operation));
+        of.map(|operation| operation.rate * phase.seconds).sum()
     };
-    let (reads, scans) = (samples("read"), samples("scan"));
-    if reads > 0 {
-        let share = phase.found.values as f64 * 100.0 / reads as f64;
+    let (reads, scans) = (samples(&["read", "rmw", "as-of"]), samples(&["scan", "newest"]));
+    let batches = samples(&["batch"]);
+    if reads > 0.5 {
+        let share = phase.found.values as f64 * 100.0 / reads;
         writeln!(text, "{}: {share:.1} % of reads found a value", phase.name)?;
     }
-    if scans > 0 {
-        let entries = phase.found.entries as f64 / scans as f64;
+    if scans > 0.5 {
+        let entries = phase.found.entries as f64 / scans;
         writeln!(text, "{}: {entries:.1} entries a scan", phase.name)?;
+    }
+    if batches > 0.5 {
+        let puts = units::rate(phase.found.puts as f64 / phase.seconds);
+        writeln!(text, "{}: {puts} keys, {:.1} a batch", phase.name, phase.found.puts as f64 / batches)?;
+    }
+    if phase.unstarted > 0 {
+        let unstarted = units::thousands(phase.unstarted);
+        writeln!(
+            text,
+            "{}: {unstarted} operations that were to start never did: too high a rate",
+            phase.name
+        )?;
     }
     if phase.wrong_reads > 0 {
         let wrong = units::thousands(phase.wrong_reads);
@@ -165,56 +241,4 @@ fn reads(text: &mut String, phase: &PhaseReport) -> std::fmt::Result {
 
 fn seconds_text(seconds: f64) -> String {
     units::latency((seconds * 1e9) as u64)
-}
-
-/// A table: the first column to the left, numbers to the right.
-struct Table {
-    head: Vec<String>,
-    rows: Vec<Vec<String>>,
-}
-
-impl Table {
-    fn new(head: &[&str]) -> Self {
-        Table { head: head.iter().map(|cell| cell.to_string()).collect(), rows: Vec::new() }
-    }
-
-    fn row(&mut self, row: Vec<String>) {
-        debug_assert_eq!(row.len(), self.head.len());
-        self.rows.push(row);
-    }
-
-    fn write(&self) -> String {
-        let lines: Vec<&Vec<String>> = std::iter::once(&self.head).chain(&self.rows).collect();
-        let width = |at: usize| lines.iter().map(|line| line[at].len()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..self.head.len()).map(width).collect();
-        // A column of words is one whose cells do not start with a digit; it stands to the left.
-        let words: Vec<bool> = (0..self.head.len())
-            .map(|at| !self.rows.iter().any(|row| row[at].starts_with(|c: char| c.is_ascii_digit())))
-            .collect();
-        let mut text = String::new();
-        for line in lines {
-            let cells = line.iter().enumerate().map(|(at, cell)| match words[at] {
-                true => format!("{cell:<width$}", width = widths[at]),
-                false => format!("{cell:>width$}", width = widths[at]),
-            });
-            text.push_str("  ");
-            text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-            text.push('\n');
-        }
-        text
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_table_lines_up() {
-        let mut table = Table::new(&["phase", "rate"]);
-        table.row(vec!["mix".into(), "1,000/s".into()]);
-        table.row(vec!["commits".into(), "9/s".into()]);
-        assert_eq!(table.write(), "  phase       rate\n  mix      1,000/s\n  commits      9/s\n");
-    }
 }

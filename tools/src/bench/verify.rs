@@ -70,7 +70,9 @@ impl Verification {
 struct Task {
     dataset: Arc<Dataset>,
     directories: Arc<Vec<Vec<Directory>>>,
-    doubts: BTreeMap<u32, u32>,
+    doubts: BTreeMap<u32, Vec<u32>>,
+    /// By shard, the slots that were inserted, sorted by directory.
+    inserted: Vec<Vec<(u32, u32)>>,
     interrupted: Arc<AtomicBool>,
 }
 
@@ -83,7 +85,8 @@ pub(crate) fn verify(
 ) -> Verification {
     let start = Instant::now();
     let doubts = dataset.doubts();
-    let task = Arc::new(Task { dataset, directories, doubts, interrupted });
+    let inserted = (0..dataset.shards()).map(|shard| dataset.inserted_by_directory(shard)).collect();
+    let task = Arc::new(Task { dataset, directories, doubts, inserted, interrupted });
     let answers: Vec<_> = (0..task.dataset.shards())
         .map(|shard| {
             let task = task.clone();
@@ -137,7 +140,7 @@ async fn read_directories(
             return Ok(());
         };
         next.set(at + 1);
-        let slots: Vec<u32> = task.dataset.slots_in(shard, at).collect();
+        let slots = task.dataset.slots_in(shard, at as u32, &task.inserted[usize::from(shard)]);
         for slots in slots.chunks(KEYS_AT_ONCE) {
             if task.interrupted.load(Ordering::Relaxed) {
                 found.borrow_mut().interrupted = true;
@@ -151,8 +154,8 @@ async fn read_directories(
             }
             for (&slot, value) in slots.iter().zip(&values) {
                 found.keys += 1;
-                found.acknowledged += u64::from(task.dataset.acknowledged(slot) > 0);
-                let doubted = task.doubts.get(&slot).copied();
+                found.acknowledged += u64::from(task.dataset.written(slot));
+                let doubted = task.doubts.get(&slot).map_or(&[][..], Vec::as_slice);
                 if let Err(why) = task.dataset.verify(slot, doubted, value.as_deref()) {
                     found.wrong(format!("{}: {why}", directory.path()));
                 }

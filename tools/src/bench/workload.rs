@@ -1,210 +1,251 @@
-//! Which operation comes next: pure, and the same for the same seed.
+//! The workloads: for each, what its clients do. Pure.
 //!
-//! A [`Generator`] belongs to one client. It draws from a mix of kinds, and from two ranges of slots (see
-//! [`dataset`](super::dataset)): puts go to slots that this client alone writes, reads to any slot of the shard.
-//! It knows nothing of the engine, of time or of other clients, so any driver (closed loop now) can use it.
+//! A [`Workload`] is a name; with what the command line sets it becomes a [`Recipe`]: shares of the kinds of operation,
+//! distributions, batch and scan lengths. [`generator`](super::generator) draws operations from a recipe.
 
-use rand::rngs::Xoshiro256PlusPlus;
-use rand::{Rng, SeedableRng};
-use std::ops::Range;
+use super::draw::{DirectoryDistribution, KeyDistribution, YCSB_EXPONENT};
+use super::op::OpKind;
+use clap::ValueEnum;
+use serde::Serialize;
 
-/// What kind of operation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum OpKind {
-    /// One put, committed on its own.
-    Put,
-    /// One point read.
-    Get,
-    /// One scan of [`SCAN_ENTRIES`] entries from a key on.
-    Scan,
+/// What to run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Workload {
+    /// Durable commits of one put each
+    Commits,
+    /// Bulk load: batches of 100 puts, one directory after the other
+    Ingest,
+    /// Point reads of keys that are there
+    Reads,
+    /// Point reads of keys that are not there
+    ReadsAbsent,
+    /// Scans of 100 entries from a key on
+    Scans,
+    /// 40 % commits, 50 % point reads, 10 % scans of 20
+    Mix,
+    /// YCSB A: 50 % reads, 50 % updates, zipfian
+    YcsbA,
+    /// YCSB B: 95 % reads, 5 % updates, zipfian
+    YcsbB,
+    /// YCSB C: reads, zipfian
+    YcsbC,
+    /// YCSB D: 95 % reads of the latest, 5 % inserts
+    YcsbD,
+    /// YCSB E: 95 % scans of 1 to 100 from a zipfian key on, 5 % inserts
+    YcsbE,
+    /// YCSB F: 50 % reads, 50 % read-modify-writes, zipfian
+    YcsbF,
+    /// Many small directories: 20 % inserts, 80 % reads of a directory's newest 20 by prefix
+    Tenants,
+    /// Point reads as of a random retained commit
+    AsOf,
 }
 
-/// How many entries a scan asks for.
-pub(crate) const SCAN_ENTRIES: usize = 20;
+impl Workload {
+    /// Its name, as the command line has it.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_string())
+    }
 
-impl OpKind {
-    /// How many kinds there are.
-    pub(crate) const COUNT: usize = 3;
-    /// All kinds, in the order of their numbers.
-    pub(crate) const ALL: [OpKind; OpKind::COUNT] = [OpKind::Put, OpKind::Get, OpKind::Scan];
+    /// Whether the keys must be there before it begins.
+    pub(crate) fn needs_data(self) -> bool {
+        !matches!(self, Workload::Commits | Workload::Ingest | Workload::Mix)
+    }
 
-    /// Its name in reports.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            OpKind::Put => "commit",
-            OpKind::Get => "read",
-            OpKind::Scan => "scan",
-        }
+    /// Whether keys must be ordered: inserted later, sorted later.
+    pub(crate) fn needs_order(self) -> bool {
+        self == Workload::Tenants
+    }
+
+    /// Whether history must be retained for it to mean anything.
+    pub(crate) fn needs_history(self) -> bool {
+        self == Workload::AsOf
     }
 }
 
-/// One operation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Op {
-    /// What to do.
-    pub(crate) kind: OpKind,
-    /// To which slot (a scan starts at its key).
-    pub(crate) slot: u32,
+/// What the command line sets of a recipe; `None`: as the workload has it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Changes {
+    pub(crate) keys: Option<KeyDistribution>,
+    pub(crate) directories: Option<DirectoryDistribution>,
+    pub(crate) batch: Option<u32>,
+    pub(crate) scan_entries: Option<u32>,
+    pub(crate) writes_percent: Option<f64>,
 }
 
-/// Shares of the kinds, in percent; together 100.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Mix {
-    put: u32,
-    get: u32,
+/// What the clients of a phase do.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub(crate) struct Recipe {
+    pub(crate) mix: Mix,
+    pub(crate) keys: KeyDistribution,
+    pub(crate) directories: DirectoryDistribution,
+    /// Puts of a batch.
+    pub(crate) batch: u32,
+    /// Entries that scans ask for: the least and the most, each length as often.
+    pub(crate) scan_entries: (u32, u32),
+    /// Whether a sequential sweep over the keys ends after one pass.
+    pub(crate) once: bool,
 }
+
+impl Recipe {
+    /// The recipe of a workload.
+    pub(crate) fn new(workload: Workload, changes: &Changes) -> Self {
+        use OpKind::{Absent, AsOf, Batch, Get, Insert, Newest, Put, ReadModifyWrite, Scan};
+        let zipfian = KeyDistribution::Zipfian(YCSB_EXPONENT);
+        let uniform = KeyDistribution::Uniform;
+        let (shares, keys): (&[(OpKind, u32)], _) = match workload {
+            Workload::Commits => (&[(Put, 100)], uniform),
+            Workload::Ingest => (&[(Batch, 100)], KeyDistribution::Sequential),
+            Workload::Reads => (&[(Get, 100)], uniform),
+            Workload::ReadsAbsent => (&[(Absent, 100)], uniform),
+            Workload::Scans => (&[(Scan, 100)], uniform),
+            Workload::Mix => (&[(Put, 40), (Get, 50), (Scan, 10)], uniform),
+            Workload::YcsbA => (&[(Put, 50), (Get, 50)], zipfian),
+            Workload::YcsbB => (&[(Put, 5), (Get, 95)], zipfian),
+            Workload::YcsbC => (&[(Get, 100)], zipfian),
+            Workload::YcsbD => (&[(Insert, 5), (Get, 95)], KeyDistribution::Latest(YCSB_EXPONENT)),
+            Workload::YcsbE => (&[(Insert, 5), (Scan, 95)], zipfian),
+            Workload::YcsbF => (&[(ReadModifyWrite, 50), (Get, 50)], zipfian),
+            Workload::Tenants => (&[(Insert, 20), (Newest, 80)], uniform),
+            Workload::AsOf => (&[(AsOf, 100)], uniform),
+        };
+        let mut shares: Vec<(OpKind, f64)> =
+            shares.iter().map(|&(kind, percent)| (kind, f64::from(percent))).collect();
+        if let Some(percent) = changes.writes_percent {
+            shares = with_writes(&shares, percent);
+        }
+        let batch = changes.batch.unwrap_or(if workload == Workload::Ingest { 100 } else { 1 });
+        for (kind, _) in &mut shares {
+            match *kind {
+                Put if batch > 1 => *kind = Batch,
+                Batch if batch == 1 => *kind = Put,
+                _ => {}
+            }
+        }
+        let scan_entries = match (workload, changes.scan_entries) {
+            (Workload::YcsbE, entries) => (1, entries.unwrap_or(100)),
+            (_, Some(entries)) => (entries, entries),
+            (Workload::Mix | Workload::Tenants, None) => (20, 20),
+            (_, None) => (100, 100),
+        };
+        Recipe {
+            mix: Mix::new(&shares),
+            keys: changes.keys.unwrap_or(keys),
+            directories: changes.directories.unwrap_or(DirectoryDistribution::Uniform),
+            batch,
+            scan_entries,
+            once: false,
+        }
+    }
+
+    /// Puts every key once, in batches.
+    pub(crate) fn load(batch: u32) -> Self {
+        let changes = Changes { batch: Some(batch), ..Changes::default() };
+        Recipe { once: true, ..Recipe::new(Workload::Ingest, &changes) }
+    }
+
+    /// Whether it inserts.
+    pub(crate) fn inserts(&self) -> bool {
+        self.mix.0.iter().any(|&(kind, _)| kind == OpKind::Insert)
+    }
+}
+
+/// Scales the shares so that writes have this percentage. What there is only one sort of gets the plainest of the
+/// other: reads get commits, commits get point reads.
+fn with_writes(shares: &[(OpKind, f64)], percent: f64) -> Vec<(OpKind, f64)> {
+    let side = |writes: bool, plainest: OpKind, to: f64| {
+        let mut side: Vec<_> = shares.iter().copied().filter(|(kind, _)| kind.writes() == writes).collect();
+        if side.is_empty() {
+            side.push((plainest, 1.0));
+        }
+        let sum: f64 = side.iter().map(|(_, share)| share).sum();
+        side.into_iter().map(move |(kind, share)| (kind, share * to / sum))
+    };
+    side(true, OpKind::Put, percent)
+        .chain(side(false, OpKind::Get, 100.0 - percent))
+        .filter(|&(_, share)| share > 0.0)
+        .collect()
+}
+
+/// Kinds of operation, each with the upper end of its range of a 32-bit draw.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Mix(Vec<(OpKind, u32)>);
 
 impl Mix {
-    /// Puts only.
-    pub(crate) const PUTS: Mix = Mix { put: 100, get: 0 };
-    /// 40 % puts, 50 % point reads, and scans.
-    pub(crate) const MIXED: Mix = Mix { put: 40, get: 50 };
+    /// A mix by shares, which need not add up to anything in particular.
+    fn new(shares: &[(OpKind, f64)]) -> Self {
+        debug_assert!(!shares.is_empty());
+        let sum: f64 = shares.iter().map(|(_, share)| share).sum();
+        let mut before = 0.0;
+        let ends = shares.iter().map(|&(kind, share)| {
+            before += share;
+            (kind, (before / sum * f64::from(u32::MAX)) as u32)
+        });
+        Mix(ends.collect())
+    }
 
-    /// The kind for a number below 100.
-    fn kind(self, percent: u32) -> OpKind {
-        debug_assert!(percent < 100 && self.put + self.get <= 100);
-        if percent < self.put {
-            OpKind::Put
-        } else if percent < self.put + self.get {
-            OpKind::Get
-        } else {
-            OpKind::Scan
-        }
+    /// The kind for a uniform draw.
+    pub(crate) fn kind(&self, draw: u32) -> OpKind {
+        let found = self.0.iter().find(|&&(_, end)| draw < end).or(self.0.last());
+        found.map_or(OpKind::Put, |&(kind, _)| kind)
     }
 }
 
-/// Every `step`-th slot from `first` on, `count` of them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Slots {
-    first: u32,
-    step: u32,
-    count: u32,
-}
-
-impl Slots {
-    /// What client `client` of `clients` has of these slots: every one belongs to exactly one client. There may
-    /// not be more clients than slots.
-    pub(crate) fn of_client(slots: &Range<u32>, client: u32, clients: u32) -> Self {
-        debug_assert!(client < clients && clients <= slots.end - slots.start);
-        let count = (slots.end - slots.start - client).div_ceil(clients);
-        Slots { first: slots.start + client, step: clients, count }
+impl Serialize for Mix {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut before = 0;
+        serializer.collect_map(self.0.iter().map(|&(kind, end)| {
+            let share = f64::from(end - std::mem::replace(&mut before, end)) / f64::from(u32::MAX);
+            (kind.name(), (share * 1e4).round() / 1e4)
+        }))
     }
-}
-
-/// The operations of one client.
-#[derive(Clone, Debug)]
-pub(crate) struct Generator {
-    rng: Xoshiro256PlusPlus,
-    mix: Mix,
-    own: Slots,
-    readable: Range<u32>,
-}
-
-impl Generator {
-    /// The operations of client `client` in phase `phase` of the run with this seed. Puts go to `own`, reads to
-    /// `readable`; neither may be empty.
-    pub(crate) fn new(
-        seed: u64,
-        phase: u32,
-        client: u32,
-        mix: Mix,
-        own: Slots,
-        readable: Range<u32>,
-    ) -> Self {
-        debug_assert!(own.count > 0 && !readable.is_empty());
-        let stream = u64::from(phase) << 32 | u64::from(client);
-        let rng = Xoshiro256PlusPlus::seed_from_u64(mix64(seed ^ mix64(stream)));
-        Generator { rng, mix, own, readable }
-    }
-
-    /// The next operation. One draw gives both: the kind from its low half, the slot from its high half.
-    pub(crate) fn next(&mut self) -> Op {
-        let draw = self.rng.next_u64();
-        let kind = self.mix.kind(below(draw as u32, 100));
-        let high = (draw >> 32) as u32;
-        let slot = match kind {
-            OpKind::Put => self.own.first + self.own.step * below(high, self.own.count),
-            OpKind::Get | OpKind::Scan => {
-                self.readable.start + below(high, self.readable.end - self.readable.start)
-            }
-        };
-        Op { kind, slot }
-    }
-}
-
-/// Maps a uniform 32-bit draw to `0..bound`, by multiplication (Lemire 2019); biased by at most `bound / 2^32`.
-fn below(draw: u32, bound: u32) -> u32 {
-    ((u64::from(draw) * u64::from(bound)) >> 32) as u32
-}
-
-/// The finalizer of SplitMix64 (Steele, Lea, Flood 2014): spreads a number over all 64 bits.
-pub(crate) fn mix64(number: u64) -> u64 {
-    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
-    fn operations(seed: u64, phase: u32, client: u32) -> Vec<Op> {
-        let mut generator =
-            Generator::new(seed, phase, client, Mix::MIXED, Slots::of_client(&(100..200), 3, 10), 0..1000);
-        (0..10_000).map(|_| generator.next()).collect()
+    fn shares(recipe: &Recipe) -> Vec<(&'static str, u32)> {
+        let counts = |kind: OpKind| {
+            let draws = 1000u32;
+            let hits = (0..draws).filter(|draw| recipe.mix.kind(draw * (u32::MAX / draws)) == kind).count();
+            (hits as f64 / 10.0).round() as u32
+        };
+        OpKind::ALL.map(|kind| (kind.name(), counts(kind))).into_iter().filter(|&(_, n)| n > 0).collect()
     }
 
     #[test]
-    fn the_seed_decides_the_operations() {
-        assert_eq!(operations(1, 2, 3), operations(1, 2, 3));
-        assert_ne!(operations(1, 2, 3), operations(2, 2, 3));
-        assert_ne!(operations(1, 2, 3), operations(1, 3, 3));
-        assert_ne!(operations(1, 2, 3), operations(1, 2, 4));
-    }
-
-    /// Pinned, so that a run of today can be repeated by the command of tomorrow.
-    #[test]
-    fn the_operations_of_a_seed_stay_the_same() {
-        let hash = operations(42, 1, 0)
-            .iter()
-            .fold(0, |hash, op| mix64(hash ^ u64::from(op.slot) ^ (op.kind as u64) << 32));
-        assert_eq!(hash, PINNED);
-    }
-
-    const PINNED: u64 = 4_421_023_129_816_287_768;
-
-    #[test]
-    fn puts_keep_to_their_own_slots_and_shares_hold() {
-        let operations = operations(7, 1, 1);
-        for op in &operations {
-            match op.kind {
-                OpKind::Put => assert!((100..200).contains(&op.slot) && op.slot % 10 == 3, "{op:?}"),
-                _ => assert!(op.slot < 1000, "{op:?}"),
-            }
-        }
-        let share = |kind| operations.iter().filter(|op| op.kind == kind).count();
-        assert!((3800..4200).contains(&share(OpKind::Put)));
-        assert!((4800..5200).contains(&share(OpKind::Get)));
-        assert!((900..1100).contains(&share(OpKind::Scan)));
-        let mut slots: Vec<u32> =
-            operations.iter().filter(|op| op.kind == OpKind::Get).map(|op| op.slot).collect();
-        slots.sort();
-        slots.dedup();
-        assert!(slots.len() > 900, "reads go everywhere: {}", slots.len());
+    fn ycsb_is_as_published() {
+        let of = |workload| Recipe::new(workload, &Changes::default());
+        assert_eq!(shares(&of(Workload::YcsbA)), [("commit", 50), ("read", 50)]);
+        assert_eq!(shares(&of(Workload::YcsbB)), [("commit", 5), ("read", 95)]);
+        assert_eq!(shares(&of(Workload::YcsbC)), [("read", 100)]);
+        assert_eq!(shares(&of(Workload::YcsbD)), [("insert", 5), ("read", 95)]);
+        assert_eq!(shares(&of(Workload::YcsbE)), [("insert", 5), ("scan", 95)]);
+        assert_eq!(shares(&of(Workload::YcsbF)), [("read", 50), ("rmw", 50)]);
+        assert_eq!(of(Workload::YcsbD).keys, KeyDistribution::Latest(0.99));
+        assert_eq!(of(Workload::YcsbE).scan_entries, (1, 100));
     }
 
     #[test]
-    fn every_slot_belongs_to_one_client() {
-        for (range, clients) in [(0..10, 3), (5..6, 1), (7..1007, 512), (0..512, 512)] {
-            let mut slots: Vec<u32> = (0..clients)
-                .map(|client| Slots::of_client(&range, client, clients))
-                .inspect(|own| assert!(own.count > 0))
-                .flat_map(|own| (0..own.count).map(move |at| own.first + own.step * at))
-                .collect();
-            slots.sort();
-            assert_eq!(slots, range.collect::<Vec<_>>());
-        }
+    fn the_share_of_writes_can_be_set_for_any_workload() {
+        let of = |workload, percent| {
+            shares(&Recipe::new(workload, &Changes { writes_percent: Some(percent), ..Changes::default() }))
+        };
+        assert_eq!(of(Workload::Mix, 10.0), [("commit", 10), ("read", 75), ("scan", 15)]);
+        assert_eq!(of(Workload::Reads, 30.0), [("commit", 30), ("read", 70)]);
+        assert_eq!(of(Workload::Commits, 30.0), [("commit", 30), ("read", 70)]);
+        assert_eq!(of(Workload::Mix, 0.0), [("read", 83), ("scan", 17)]);
+        assert_eq!(of(Workload::Mix, 100.0), [("commit", 100)]);
+    }
+
+    #[test]
+    fn batches_and_single_puts_are_told_apart() {
+        let of = |workload, batch| Recipe::new(workload, &Changes { batch, ..Changes::default() });
+        assert_eq!(shares(&of(Workload::Commits, Some(10))), [("batch", 100)]);
+        assert_eq!(shares(&of(Workload::Ingest, Some(1))), [("commit", 100)]);
+        assert_eq!(of(Workload::Ingest, None).batch, 100);
+        assert!(Recipe::load(50).once);
+        assert!(of(Workload::YcsbD, None).inserts() && !of(Workload::YcsbA, None).inserts());
     }
 }
