@@ -1,9 +1,10 @@
 //! What an operation that crosses threads returns: a future for any runtime, and a wait for a plain thread.
 
 use crate::error::{Error, Result};
+use crate::shard::host::is_hosting;
 use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
 use tokio::sync::oneshot;
 
 /// The answer of a shard, to be awaited on any async runtime, or waited for with [`Answer::wait`] on a plain
@@ -30,14 +31,15 @@ pub struct Answer<T> {
 }
 
 enum State<T> {
-    Sent(oneshot::Receiver<Result<T>>),
+    Sent(oneshot::Receiver<Result<T>>, u16),
     Waiting(Pin<Box<dyn Future<Output = Result<T>> + Send>>),
     Ready(Option<Result<T>>),
 }
 
 impl<T> Answer<T> {
-    pub(crate) fn sent(receiver: oneshot::Receiver<Result<T>>) -> Self {
-        Answer { state: State::Sent(receiver) }
+    /// What a shard will answer.
+    pub(crate) fn sent(receiver: oneshot::Receiver<Result<T>>, shard: u16) -> Self {
+        Answer { state: State::Sent(receiver, shard) }
     }
 
     pub(crate) fn later(future: impl Future<Output = Result<T>> + Send + 'static) -> Self {
@@ -49,8 +51,24 @@ impl<T> Answer<T> {
     }
 
     /// Waits for the answer on this thread. Not for use within an async task: it blocks.
+    ///
+    /// # Errors
+    ///
+    /// Besides the operation's own: [`Error::Invalid`] on a shard's thread, which must not wait for itself or for
+    /// another; await the answer there.
     pub fn wait(self) -> Result<T> {
-        pollster::block_on(self)
+        wait_for(self)
+    }
+}
+
+/// Waits for a future on this thread; an error on a shard's thread, where it is not done at once.
+pub(crate) fn wait_for<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    if !is_hosting() {
+        return pollster::block_on(future);
+    }
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => result,
+        Poll::Pending => Err(Error::invalid("wait", "on a shard's thread, which it would block; await")),
     }
 }
 
@@ -63,7 +81,10 @@ impl<T> Future for Answer<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
         match &mut self.state {
             // A shard that went away without an answer has been closed.
-            State::Sent(receiver) => Pin::new(receiver).poll(cx).map(|got| got.unwrap_or(Err(Error::Closed))),
+            State::Sent(receiver, shard) => Pin::new(receiver).poll(cx).map(|got| {
+                let shard = *shard;
+                got.unwrap_or(Err(Error::Closed)).map_err(|error| error.on_shard(shard))
+            }),
             State::Waiting(future) => future.as_mut().poll(cx),
             State::Ready(result) => Poll::Ready(result.take().unwrap_or(Err(Error::Closed))),
         }

@@ -181,4 +181,24 @@ impl Error {
             _ => Error::Io { operation, file: file.into(), source: Arc::new(source) },
         }
     }
+
+    /// Puts a shard's folder in front of the file that the error names: within a shard, files go by their names.
+    #[must_use]
+    pub(crate) fn on_shard(self, shard: u16) -> Self {
+        let put = |file: String| match file.contains('/') {
+            true => file,
+            false => format!("shard-{shard:04}/{file}"),
+        };
+        match self {
+            Error::Damaged { file, offset, why, window } => {
+                Error::Damaged { file: put(file), offset, why, window }
+            }
+            Error::Io { operation, file, source } => Error::Io { operation, file: put(file), source },
+            Error::NoSpace { file } => Error::NoSpace { file: put(file) },
+            Error::Poisoned { shard, source } => {
+                Error::Poisoned { shard, source: Box::new(source.on_shard(shard)) }
+            }
+            other => other,
+        }
+    }
 }

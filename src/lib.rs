@@ -37,13 +37,19 @@
 //! With [`Durability::Sync`], the default, a commit is acknowledged when it and all before it on its shard are
 //! on stable storage. Commits that come while a log write is under way share the next one.
 //!
+//! # What is visible
+//!
+//! A read sees one commit's state, whole. It sees every commit that was acknowledged when the read was asked for; one
+//! that is still on its way, even from the same thread, it may see or not. On a shard's own thread a commit is
+//! visible as soon as it has its number, which is at once unless it has to wait (for room, or for a
+//! directory that this opening of the engine has not met yet).
+//!
 //! `docs/architecture.md` follows a commit, a read and a carry through the code.
 
 #![warn(missing_docs)]
 
 mod answer;
 mod batch;
-#[allow(dead_code, unused_imports)]
 mod cache;
 mod codec;
 mod compact;
@@ -53,16 +59,13 @@ mod entry;
 mod error;
 pub mod levels;
 pub mod limits;
-#[allow(dead_code)]
 mod log;
-#[allow(dead_code)]
 mod manifest;
 #[doc(hidden)]
 pub mod memtable;
 mod options;
 mod path;
 mod read;
-#[allow(dead_code, unused_imports)]
 mod segment;
 mod shard;
 #[doc(hidden)]
@@ -84,4 +87,5 @@ pub use options::{Compression, Durability, IoChoice, Options};
 pub use shard::local::{Local, LocalCommit, LocalScan, LocalSnapshot};
 pub use stats::{
     BaseStats, CarryKind, CarryStats, LevelStats, SegmentInfo, SegmentKind, ShardStats, Stages, Stats,
+    Verified,
 };

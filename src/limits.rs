@@ -50,6 +50,17 @@ pub const ROOT_COMPONENTS_MAX: u8 = 4;
 /// The most snapshots and scans open on one shard at a time; each pins files and memory.
 pub const SNAPSHOTS_MAX: usize = 4096;
 
+/// The most entries, handed out or not, that all scans of a shard look at between two turns of its loop: half a
+/// millisecond of work, or so. Deletes and superseded versions count: there may be any number between two entries.
+pub const SCAN_ENTRIES_PER_TURN: usize = 4096;
+
+/// The most scans from other threads whose place is kept between two pages, on one shard; the others seek again. Each
+/// pins what it walks, so few more than are read at the same time.
+pub const WALKS_KEPT_MAX: usize = 64;
+
+/// The most memory that those may take, in bytes: mostly what they read ahead.
+pub const WALKS_KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// The most names or entries in one page of a listing or a scan that crosses threads.
 pub const PAGE_ENTRIES_MAX: usize = 4096;
 

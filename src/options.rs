@@ -216,7 +216,7 @@ impl Options {
     }
 
     /// How many requests a shard's mailbox holds (default: 8192); beyond that, clients wait. Fewer than the largest
-    /// batch needs ([`limits::MAILBOX_MIN`](crate::limits::MAILBOX_MIN)) are as many.
+    /// batch needs ([`limits::MAILBOX_MIN`]) are as many.
     pub fn mailbox(mut self, requests: usize) -> Self {
         self.mailbox = requests;
         self

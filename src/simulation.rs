@@ -18,6 +18,8 @@ use crate::disk::simulated::{Simulated, SimulatedFolder, SimulatedOptions, Split
 use crate::engine::{Directory, Engine, ShardRecovery};
 use crate::error::{Error, Result};
 use crate::levels::{Commit, History, Piece, Shape, Span};
+use crate::log::Identity;
+use crate::manifest::FILE_BYTES_MIN as MANIFEST_BYTES_MIN;
 use crate::options::{Fixed, Options};
 use crate::shard::host::{config_of, log_options_of};
 use crate::shard::local::{Local, LocalCommit};
@@ -42,6 +44,21 @@ const ENGINE: u128 = 0x51_u128 << 64;
 const TURNS_MAX: u64 = 1_000_000;
 /// The most tasks polled between two turns.
 const TASKS_PER_TURN: u64 = 8;
+
+/// What options do not say, for tests: files smaller than anyone needs, so that there are more of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    /// The least length of a generation of the manifest, in bytes.
+    pub manifest_bytes: u64,
+    /// Bytes of one part of the base, instead of the option.
+    pub part_bytes: Option<u64>,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Tuning { manifest_bytes: MANIFEST_BYTES_MIN, part_bytes: None }
+    }
+}
 
 /// A shard that is being opened, step by step.
 pub struct Opening {
@@ -145,13 +162,31 @@ impl SimulatedShard {
     ///
     /// [`Error::Options`].
     pub fn begin(folder: &SimulatedFolder, disk: SimulatedOptions, options: &Options) -> Result<Opening> {
+        Self::begin_tuned(folder, disk, options, Tuning::default())
+    }
+
+    /// [`begin`](Self::begin), with files smaller than options allow.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Options`].
+    pub fn begin_tuned(
+        folder: &SimulatedFolder,
+        disk: SimulatedOptions,
+        options: &Options,
+        tuning: Tuning,
+    ) -> Result<Opening> {
         options.check()?;
-        let fixed = Fixed::create(options, ENGINE, 1);
+        let mut fixed = Fixed::create(options, ENGINE, 1);
+        if let Some(bytes) = tuning.part_bytes {
+            fixed.part_bytes = bytes;
+        }
         if fixed.shards != 1 {
             return Err(Error::Options { option: "shards", why: "a simulation hosts one".into() });
         }
         let mut random = SplitMix64::new(disk.seed ^ 0x5eed);
-        let config = config_of(0, &fixed, options)?;
+        let mut config = config_of(0, &fixed, options)?;
+        config.manifest_bytes = tuning.manifest_bytes;
         let log = log_options_of(&fixed, options);
         let io = Io::new(Box::new(Simulated::new(folder, disk)));
         random.next_u64();
@@ -225,7 +260,13 @@ impl SimulatedShard {
             return Left::More;
         }
         if self.core.io.in_flight() > 0 {
-            self.core.io.wait();
+            // Where the disk takes its time, what is due by the clock comes first.
+            match (self.folder.earliest(), until) {
+                (Some(earliest), Some(until)) if until < earliest => {
+                    self.folder.advance(until.saturating_sub(self.core.io.now()));
+                }
+                _ => self.core.io.wait(),
+            }
             return Left::More;
         }
         let Some(until) = until else { return Left::Nothing };
@@ -332,6 +373,11 @@ impl SimulatedShard {
         self.core.segments()
     }
 
+    /// Entries that scans have looked at, handed out or not.
+    pub fn entries_scanned(&self) -> u64 {
+        self.core.allowance.examined()
+    }
+
     /// The newest commit.
     pub fn newest(&self) -> Commit {
         self.core.last()
@@ -340,6 +386,20 @@ impl SimulatedShard {
     /// The newest durable commit.
     pub fn durable(&self) -> Commit {
         self.core.durable()
+    }
+
+    /// Why the shard takes no commits any more, or why its compaction stands still, if so.
+    pub fn trouble(&self) -> Option<Error> {
+        let state = self.core.state.borrow();
+        state.poisoned.clone().or_else(|| state.compaction.stalled().cloned())
+    }
+
+    /// Numbers that differ whenever [`picture`](Self::picture) does, cheaper than that.
+    pub fn signature(&self) -> [u64; 5] {
+        let state = self.core.state.borrow();
+        let view = Rc::as_ptr(&state.tip.view) as usize as u64;
+        let jobs = u64::from(state.compaction.is_busy()) + (state.compaction.done() << 1);
+        [state.tip.schedule.at.0, state.waiters.durable_until().0, view, state.compaction.merged(), jobs]
     }
 
     /// What the shard is made of now.
@@ -374,6 +434,11 @@ impl std::fmt::Debug for SimulatedShard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "SimulatedShard({:?})", self.picture())
     }
+}
+
+/// The newest commit of which any intact group in a log file of a simulated shard says that it was durable.
+pub fn log_tells(file: &[u8]) -> Commit {
+    crate::log::durable_told(Identity { engine: ENGINE, shard: 0 }, file)
 }
 
 /// A reply that nobody waits for.

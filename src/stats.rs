@@ -74,6 +74,10 @@ pub struct ShardStats {
     pub io_kind: &'static str,
     /// Open snapshots and scans.
     pub snapshots: usize,
+    /// Scans from other threads whose place is kept for their next page; at most two of each, one an end.
+    pub walks_kept: usize,
+    /// Entries that scans looked at, handed out or not.
+    pub entries_scanned: u64,
     /// Directories whose numbers are cached.
     pub directories_cached: usize,
     /// Where time goes.
@@ -237,5 +241,28 @@ impl Stats {
             all += stage(&shard.stages);
         }
         all
+    }
+}
+
+/// What [`Engine::verify`](crate::Engine::verify) has read.
+#[derive(Clone, Default, Debug)]
+#[non_exhaustive]
+pub struct Verified {
+    /// Files read.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Their entries: versions of keys, deletes included.
+    pub entries: u64,
+    /// What is wrong, file by file: [`Error::Damaged`], or [`Error::Io`] where a file cannot be read.
+    pub damaged: Vec<Error>,
+}
+
+impl Verified {
+    pub(crate) fn add(&mut self, other: Verified) {
+        self.files += other.files;
+        self.bytes += other.bytes;
+        self.entries += other.entries;
+        self.damaged.extend(other.damaged);
     }
 }

@@ -44,6 +44,11 @@ impl Table {
         self.with(Memtable::memory)
     }
 
+    /// Whether nothing was added so far.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.with(Memtable::is_empty)
+    }
+
     pub(crate) fn is_frozen(&self) -> bool {
         self.frozen.get().is_some()
     }
@@ -118,11 +123,21 @@ pub(crate) struct TableCursor {
     position: Option<Position>,
     /// The entry at the position, where the table was live when it was reached.
     copy: Copy,
+    /// So many of the next records were fetched ahead.
+    ahead: usize,
 }
+
+/// The records that a cursor fetches at a time, once it moves on.
+const RECORDS_AHEAD: usize = 8;
 
 impl TableCursor {
     pub(crate) fn new(table: Rc<Table>) -> Self {
-        TableCursor { table, position: None, copy: Copy::default() }
+        TableCursor { table, position: None, copy: Copy::default(), ahead: 0 }
+    }
+
+    /// The memory that it holds beyond its table, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        self.copy.key.capacity() + self.copy.value.capacity()
     }
 
     /// Moves to the first entry behind a place.
@@ -138,12 +153,22 @@ impl TableCursor {
     }
 
     pub(crate) fn next(&mut self) {
-        let position = self.position.and_then(|at| self.table.with(|memtable| memtable.next(at)));
-        self.set(position);
+        self.advance(false);
     }
 
     pub(crate) fn prev(&mut self) {
-        let position = self.position.and_then(|at| self.table.with(|memtable| memtable.prev(at)));
+        self.advance(true);
+    }
+
+    #[inline]
+    fn advance(&mut self, back: bool) {
+        let Some(at) = self.position else { return };
+        if self.ahead == 0 {
+            self.ahead = RECORDS_AHEAD;
+            self.table.with(|memtable| memtable.touch_ahead(at, back, RECORDS_AHEAD));
+        }
+        self.ahead -= 1;
+        let position = self.table.with(|memtable| if back { memtable.prev(at) } else { memtable.next(at) });
         self.set(position);
     }
 

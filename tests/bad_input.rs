@@ -246,11 +246,82 @@ fn a_root_of_another_shard() {
 /// A handle of one engine, given to another.
 #[test]
 fn handles_of_another_engine() {
-    let (one, two) = (folder(), folder());
-    let (first, directory) = engine(one.path(), 1);
-    let (_second, foreign) = engine(two.path(), 3);
-    let snapshot = first.snapshot(&directory).wait().unwrap();
-    assert!(snapshot.get(&foreign, "key").wait().is_err(), "not the data of the same name here");
+    let folders = (folder(), folder());
+    let (many, foreign) = engine(folders.0.path(), 8);
+    let (engine, own) = engine(folders.1.path(), 1);
+    let words = ["directory \"a\"", "another engine"];
+    let mut batch = Batch::new();
+    batch.put(&foreign, "key", "value");
+    is_invalid(engine.commit(batch).wait(), &["another engine"]);
+    // With more shards or as many: it is not looked at.
+    for shards in [&foreign, &many.directory("b").unwrap()] {
+        let path = format!("directory {:?}", shards.path());
+        let words = [&path[..], "another engine"];
+        is_invalid(engine.snapshot(shards).wait(), &words);
+        is_invalid(engine.as_of(shards, Commit(1)).wait(), &words);
+        is_invalid(engine.retained(shards).wait(), &words);
+        is_invalid(engine.run_on(shards, async |_: Local| ()).wait(), &words);
+    }
+    let snapshot = engine.snapshot(&own).wait().unwrap();
+    is_invalid(snapshot.get(&foreign, "key").wait(), &words);
+    is_invalid(snapshot.iter(&foreign).map(drop), &words);
+    let copy = foreign.clone();
+    let inside = engine.run_on(&own, async move |local: Local| local.get(&copy, "key").await);
+    is_invalid(inside.wait().unwrap(), &words);
+}
+
+/// A shard that waited for itself would wait for ever.
+#[test]
+fn waits_on_a_shards_own_thread() {
+    let folder = folder();
+    let (engine, directory) = engine(folder.path(), 1);
+    let handle = directory.clone();
+    let waited =
+        engine.run_on(&directory, async move |_: Local| handle.put("more", "value").wait().map(drop));
+    is_invalid(waited.wait().unwrap(), &["wait", "shard's thread"]);
+    let handle = directory.clone();
+    let scanned = engine.run_on(&directory, async move |_: Local| {
+        handle.iter().blocking().next().unwrap_or(Ok(Default::default())).map(drop)
+    });
+    is_invalid(scanned.wait().unwrap(), &["wait", "shard's thread"]);
+    assert!(directory.get("key").wait().unwrap().is_some(), "the shard goes on");
+}
+
+/// All roots of all shards, page by page, however many components a root has.
+#[test]
+fn roots_are_listed_in_pages() {
+    for components in 1..=3u8 {
+        let folder = folder();
+        let options = Options::new().shards(3).root_components(components).log_file_bytes(1 << 20);
+        let engine = options.open(folder.path()).unwrap();
+        let mut roots = Vec::new();
+        for number in 0..30u32 {
+            // Names of which one is a prefix of another, and '-', which comes before '/'.
+            let names = [["a", "a-b", "ab", "b"][number as usize % 4], ["x", "x-", "y"][number as usize % 3]];
+            let last = format!("n{number:02}");
+            let root = match components {
+                1 => last,
+                2 => format!("{}/{last}", names[0]),
+                _ => format!("{}/{}/{last}", names[0], names[1]),
+            };
+            engine.directory(format!("{root}/below")).unwrap().put("key", "value").wait().unwrap();
+            roots.push(root);
+        }
+        roots.sort_by(|one, other| one.split('/').cmp(other.split('/')));
+        for page in [1, 7, 100] {
+            let mut listed: Vec<String> = Vec::new();
+            loop {
+                let names = engine.roots(listed.last().map(String::as_str), page).wait().unwrap();
+                assert!(names.len() <= page);
+                if names.is_empty() {
+                    break;
+                }
+                listed.extend(names);
+            }
+            assert_eq!(listed, roots, "{components} components, pages of {page}");
+        }
+        engine.close().unwrap();
+    }
 }
 
 #[test]

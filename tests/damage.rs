@@ -42,13 +42,17 @@ struct Original {
 
 impl Original {
     fn write(retention: Retention, as_of: bool) -> Self {
+        Self::write_commits(retention, as_of, 900)
+    }
+
+    fn write_commits(retention: Retention, as_of: bool, commits: u64) -> Self {
         let folder = folder();
         let engine = options(retention).open(folder.path()).unwrap();
         let directory = engine.directory("a/b").unwrap();
         let mut random = Seeded(11);
         let mut content = Content::new();
         let mut states = Vec::new();
-        for round in 0..900u64 {
+        for round in 0..commits {
             let key = format!("key{:03}", random.below(400)).into_bytes();
             if random.below(10) == 0 {
                 directory.delete(&key).wait().unwrap();
@@ -62,7 +66,7 @@ impl Original {
                 states.push((Commit(round + 1), content.clone()));
             }
         }
-        states.push((Commit(900), content));
+        states.push((Commit(commits), content));
         states.reverse();
         // So that it does not depend on timing which files there are.
         eventually("carries are installed", || engine.stats().wait().unwrap().shards[0].carries.is_empty());
@@ -113,6 +117,9 @@ impl Original {
                 return true;
             }
         };
+        for error in engine.verify().wait().unwrap().damaged {
+            is_typed(error);
+        }
         let directory = engine.directory("a/b").unwrap();
         let (_, newest) = &self.states[0];
         // Each key by itself: what lies in other blocks and files is served.
@@ -227,12 +234,21 @@ fn damage_everything(retention: Retention, as_of: bool) {
             let folder = folder();
             let path = folder.path().join("engine");
             for (file, harm) in cases {
+                let original = original.clone();
                 original.copy(&path);
                 harm.apply(&path.join(&file), &original.files[&file]);
-                let (original, path, file) = (original.clone(), path.clone(), file.clone());
                 let label = format!("{} {harm:?}", file.display());
+                let kind = file.file_name().unwrap().to_str().unwrap().split('-').next().unwrap();
+                let changed = fs::read(path.join(&file)).ok().as_ref() != Some(&original.files[&file]);
+                let must = changed && ["segment", "spill", "base"].contains(&kind);
                 let read = thread::Builder::new().name(label.clone());
-                let read = read.spawn(move || original.read(&path, &file)).unwrap();
+                let (original, path) = (original.clone(), path.clone());
+                let read = read.spawn(move || {
+                    let found = original.read(&path, &file);
+                    assert!(found || !must, "a segment changed, and verification did not see it");
+                    found
+                });
+                let read = read.unwrap();
                 let result = within_a_minute(&label, move || read.join().map_err(drop));
                 send.send((label, result)).unwrap();
             }
@@ -297,4 +313,55 @@ fn what_is_not_damaged_is_served() {
         engine.close().unwrap();
     }
     assert!(both > 0, "no damage left anything to be served");
+}
+
+/// After a clean close, a log that lost its end is refused, and so is one that is gone: it is known how far it went.
+/// What is refused stays as it was, to be looked into or mended.
+#[test]
+fn a_log_that_lost_commits_is_refused_and_nothing_is_touched() {
+    // Some leave their last commits in a file of their own, some do not.
+    for commits in [100, 631, 650, 807, 900] {
+        let retention = Retention::None;
+        let original = Original::write_commits(retention, false, commits);
+        let logs: Vec<&PathBuf> =
+            original.files.keys().filter(|path| path.to_str().unwrap().contains("log-")).collect();
+        let mut refused = 0;
+        for file in &logs {
+            let bytes = &original.files[*file];
+            let mut harms = vec![Harm::Gone, Harm::Cut(0), Harm::Flip(60_000, 4)];
+            harms.extend((1..bytes.len() / 4096).map(|page| Harm::Cut(page * 4096)));
+            for harm in harms {
+                let folder = folder();
+                let path = folder.path().join("engine");
+                original.copy(&path);
+                harm.apply(&path.join(file), bytes);
+                // What an interrupted carry would have left.
+                let orphan = path.join("shard-0000/segment-01-000000000099999");
+                fs::write(&orphan, b"begun").unwrap();
+                let before = files(&path);
+                match options(retention).open(&path) {
+                    Err(error) => {
+                        assert!(
+                            matches!(error, Error::Damaged { .. }),
+                            "{harm:?} of {}: {error}",
+                            file.display()
+                        );
+                        assert_eq!(files(&path), before, "{harm:?} of {} was refused", file.display());
+                        refused += 1;
+                    }
+                    // A file that was free, or whose commits lie in segments.
+                    Ok(engine) => {
+                        let directory = engine.directory("a/b").unwrap();
+                        let newest = scan(&engine, &directory, original.states[0].0, original.states[0].0);
+                        assert_eq!(newest.unwrap(), original.states[0].1, "{harm:?} of {}", file.display());
+                        drop(directory);
+                        engine.close().unwrap();
+                        assert!(!orphan.exists());
+                    }
+                }
+            }
+        }
+        println!("{commits} commits: {refused} refused");
+        assert!(refused > 5, "{refused}");
+    }
 }

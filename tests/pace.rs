@@ -6,16 +6,10 @@
 mod common;
 
 use common::*;
-use quipu::CarryKind;
 use quipu::disk::simulated::SplitMix64;
 use quipu::disk::{SimulatedFolder, SimulatedOptions};
 use quipu::simulation::SimulatedShard;
-
-/// What compaction is granted in a turn.
-const SLICE_BYTES: u64 = 32 << 10;
-/// What a turn may merge beyond that: the entry that a slice ends with, and one for each piece of work that was waiting
-/// for the disk.
-const BEYOND_BYTES: u64 = 3 * (10 << 10);
+use quipu_simulator::invariants::{TURN_BYTES_MAX, check_pace};
 
 fn pace(seed: u64, disk: impl Fn(&mut SplitMix64) -> SimulatedOptions) {
     let mut random = SplitMix64::new(seed);
@@ -26,18 +20,10 @@ fn pace(seed: u64, disk: impl Fn(&mut SplitMix64) -> SimulatedOptions) {
     let options = free_options(&mut random, options);
     let folder = SimulatedFolder::new();
     let mut runner = Runner::open(&folder, disk(&mut random), &options, &history);
-    runner.advance_with(u64::MAX / 2, |runner| {
-        let picture = runner.shard.picture();
-        for carry in picture.carries.iter().filter(|carry| carry.kind != CarryKind::Spill) {
-            assert!(picture.newest < carry.deadline, "{carry:?} at commit {}", picture.newest);
-        }
-    });
+    runner.advance_with(u64::MAX / 2, |runner| check_pace(&runner.shard.picture()));
     runner.settle();
     runner.check();
-    let picture = runner.shard.picture();
-    let most = picture.slice_bytes_max;
-    assert!(most <= SLICE_BYTES + BEYOND_BYTES, "{most} bytes in one turn");
-    assert!(picture.merged_bytes > 2 * (SLICE_BYTES + BEYOND_BYTES), "too little to tell");
+    assert!(runner.shard.picture().merged_bytes > 2 * TURN_BYTES_MAX, "too little to tell");
 }
 
 #[test]
@@ -79,5 +65,5 @@ fn a_drop_of_many_directories_is_looked_through_in_slices() {
     }
     shard.settle();
     let most = shard.picture().slice_bytes_max;
-    assert!(most <= SLICE_BYTES + BEYOND_BYTES, "{most} bytes in one turn");
+    assert!(most <= TURN_BYTES_MAX, "{most} bytes in one turn");
 }

@@ -16,9 +16,6 @@ use std::path::Path;
 /// kernel itself stops a page short of 2 GiB.
 pub(super) const CALL_BYTES_MAX: usize = 1 << 30;
 
-/// How often an operation is tried again that the kernel interrupted or had no resources for (EINTR, EAGAIN).
-pub(super) const RETRIES_MAX: u16 = 100;
-
 /// The permissions of a created file, less the process's umask.
 pub(super) const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
 
@@ -135,9 +132,4 @@ pub(super) fn short_read(fd: BorrowedFd<'_>, end: u64) -> Error {
         Ok(_) => Errno::IO.into(),
         Err(errno) => errno.into(),
     }
-}
-
-/// The error for a write that the kernel accepts none of.
-pub(super) fn stuck_write() -> Error {
-    Error::new(ErrorKind::WriteZero, "the kernel wrote nothing and gave no error")
 }

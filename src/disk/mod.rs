@@ -23,6 +23,7 @@ mod folder;
 pub(crate) mod io;
 mod no_uring;
 pub(crate) mod plain;
+mod progress;
 pub mod simulated;
 pub(crate) mod uring;
 

@@ -5,6 +5,7 @@
 //! can be collected at once afterwards. There is nothing to poll, so the disk has no event descriptor.
 
 use super::folder::{self, Folder};
+use super::progress::{Next, Progress, Way};
 use super::{Completion, Disk, DiskStats, FileId, IoBuf, Op, OpenHow, Outcome};
 use rustix::fs::{AtFlags, FallocateFlags};
 use rustix::io::Errno;
@@ -148,10 +149,10 @@ impl Plain {
 
 /// Calls again as long as the kernel was merely interrupted, within bounds.
 fn retried<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
-    let mut retries = 0;
+    let mut progress = Progress::default();
     loop {
         match call() {
-            Err(Errno::INTR | Errno::AGAIN) if retries < folder::RETRIES_MAX => retries += 1,
+            Err(errno) if progress.retries(errno) => {}
             other => return other,
         }
     }
@@ -160,15 +161,16 @@ fn retried<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Re
 /// Fills the buffer, continuing short reads.
 fn read(fd: BorrowedFd<'_>, offset: u64, buf: &mut IoBuf) -> Result<()> {
     folder::check_offset(offset)?;
-    let (len, mut done) = (buf.len(), 0);
-    while done < len {
+    let len = buf.len();
+    let mut progress = Progress::default();
+    while progress.done < len {
+        let done = progress.done;
         let end = len.min(done + folder::CALL_BYTES_MAX);
-        match retried(|| rustix::io::pread(fd, &mut buf[done..end], offset + done as u64)) {
-            Ok(0) => return Err(folder::short_read(fd, offset + len as u64)),
-            // Past a file's odd end no aligned read is possible, which direct I/O says in its own way.
-            Err(Errno::INVAL) if done > 0 => return Err(folder::short_read(fd, offset + len as u64)),
-            Ok(bytes) => done += bytes,
-            Err(errno) => return Err(errno.into()),
+        let answer = rustix::io::pread(fd, &mut buf[done..end], offset + done as u64);
+        match progress.answered(Way::Read, len, answer) {
+            Next::Again | Next::Done => {}
+            Next::Ended => return Err(folder::short_read(fd, offset + len as u64)),
+            Next::Failed(error) => return Err(error),
         }
     }
     Ok(())
@@ -177,12 +179,16 @@ fn read(fd: BorrowedFd<'_>, offset: u64, buf: &mut IoBuf) -> Result<()> {
 /// Writes the buffer, continuing short writes.
 fn write(fd: BorrowedFd<'_>, offset: u64, buf: &IoBuf) -> Result<()> {
     folder::check_offset(offset)?;
-    let (len, mut done) = (buf.len(), 0);
-    while done < len {
+    let len = buf.len();
+    let mut progress = Progress::default();
+    while progress.done < len {
+        let done = progress.done;
         let end = len.min(done + folder::CALL_BYTES_MAX);
-        match retried(|| rustix::io::pwrite(fd, &buf[done..end], offset + done as u64))? {
-            0 => return Err(folder::stuck_write()),
-            bytes => done += bytes,
+        let answer = rustix::io::pwrite(fd, &buf[done..end], offset + done as u64);
+        match progress.answered(Way::Write, len, answer) {
+            Next::Again | Next::Done => {}
+            Next::Ended => debug_assert!(false, "only a read comes to an end"),
+            Next::Failed(error) => return Err(error),
         }
     }
     Ok(())

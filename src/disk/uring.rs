@@ -18,6 +18,7 @@
 
 use super::folder::{self, Folder};
 use super::no_uring::NoUring;
+use super::progress::{Next, Progress, Way};
 use super::{Completion, Disk, DiskStats, FileId, IoBuf, Op, Outcome};
 use io_uring::types::{Fd, FsyncFlags};
 use io_uring::{IoUring, Probe, opcode, squeue};
@@ -64,8 +65,8 @@ struct OpenFile {
 /// What an operation is at, with all that the kernel points to.
 enum Step {
     Open { name: CString, flags: OFlags },
-    Read { file: usize, offset: u64, buf: IoBuf, done: usize },
-    Write { file: usize, offset: u64, buf: IoBuf, done: usize },
+    Read { file: usize, offset: u64, buf: IoBuf },
+    Write { file: usize, offset: u64, buf: IoBuf },
     Sync { file: usize },
     Reserve { file: usize, bytes: u64 },
     Truncate { file: usize, bytes: u64 },
@@ -90,7 +91,7 @@ impl Step {
 /// A started operation.
 struct Work {
     token: u64,
-    retries: u16,
+    progress: Progress,
     step: Step,
 }
 
@@ -164,13 +165,13 @@ impl Uring {
         Ok(match op {
             Op::Read { file, offset, buf } => {
                 match folder::check_offset(offset).and_then(|()| self.usable(file)) {
-                    Ok(file) => Step::Read { file, offset, buf, done: 0 },
+                    Ok(file) => Step::Read { file, offset, buf },
                     Err(error) => return Err((error, Some(buf))),
                 }
             }
             Op::Write { file, offset, buf } => {
                 match folder::check_offset(offset).and_then(|()| self.usable(file)) {
-                    Ok(file) => Step::Write { file, offset, buf, done: 0 },
+                    Ok(file) => Step::Write { file, offset, buf },
                     Err(error) => return Err((error, Some(buf))),
                 }
             }
@@ -228,21 +229,23 @@ impl Uring {
             fd.map(|fd| Fd(fd.as_raw_fd())).ok_or_else(|| Err(folder::not_open()))
         };
         let dir = Fd(self.folder.as_fd().as_raw_fd());
-        Ok(match &mut self.work[key].step {
+        let work = &mut self.work[key];
+        let done = work.progress.done;
+        Ok(match &mut work.step {
             Step::Read { buf, .. } | Step::Write { buf, .. } if buf.is_empty() => {
                 return Err(Ok(Outcome::Done));
             }
-            Step::Read { file, offset, buf, done } => {
-                let rest = &mut buf[*done..];
+            Step::Read { file, offset, buf } => {
+                let rest = &mut buf[done..];
                 let len = rest.len().min(folder::CALL_BYTES_MAX) as u32;
                 let entry = opcode::Read::new(raw(*file)?, rest.as_mut_ptr(), len);
-                entry.offset(*offset + *done as u64).build()
+                entry.offset(*offset + done as u64).build()
             }
-            Step::Write { file, offset, buf, done } => {
-                let rest = &buf[*done..];
+            Step::Write { file, offset, buf } => {
+                let rest = &buf[done..];
                 let len = rest.len().min(folder::CALL_BYTES_MAX) as u32;
                 let entry = opcode::Write::new(raw(*file)?, rest.as_ptr(), len);
-                entry.offset(*offset + *done as u64).build()
+                entry.offset(*offset + done as u64).build()
             }
             Step::Open { name, flags } => opcode::OpenAt::new(dir, name.as_ptr())
                 .flags(flags.bits() as i32)
@@ -321,14 +324,28 @@ impl Uring {
             return;
         };
         let errno = (result < 0).then(|| Errno::from_raw_os_error(-result));
-        let bytes = usize::try_from(result).unwrap_or(0);
+        let answer = errno.map_or(Ok(usize::try_from(result).unwrap_or(0)), Err);
         let verdict = match (&mut work.step, errno) {
             // The descriptor is gone whatever a close answers, so it is never tried again.
             (Step::Close { .. }, Some(Errno::INTR)) => Some(Ok(Outcome::Done)),
-            (step, Some(Errno::INTR | Errno::AGAIN))
-                if work.retries < folder::RETRIES_MAX && !matches!(step, Step::Close { .. }) =>
-            {
-                work.retries += 1;
+            (Step::Read { file, offset, buf }, _) => {
+                match work.progress.answered(Way::Read, buf.len(), answer) {
+                    Next::Again => None,
+                    Next::Done => Some(Ok(Outcome::Done)),
+                    Next::Failed(error) => Some(Err(error)),
+                    Next::Ended => {
+                        let end = *offset + buf.len() as u64;
+                        let fd = fd_of(&self.files, *file);
+                        Some(Err(fd.map_or_else(|error| error, |fd| folder::short_read(fd, end))))
+                    }
+                }
+            }
+            (Step::Write { buf, .. }, _) => match work.progress.answered(Way::Write, buf.len(), answer) {
+                Next::Again => None,
+                Next::Done | Next::Ended => Some(Ok(Outcome::Done)),
+                Next::Failed(error) => Some(Err(error)),
+            },
+            (step, Some(errno)) if !matches!(step, Step::Close { .. }) && work.progress.retries(errno) => {
                 None
             }
             (Step::Open { flags, .. }, Some(Errno::INVAL)) => match folder::flags_without_direct(*flags) {
@@ -346,22 +363,6 @@ impl Uring {
                     let file = OpenFile { fd: Some(fd), pending: 0, closing: false, close: None };
                     Outcome::Opened { file: FileId(self.files.insert(file) as u32), bytes }
                 }))
-            }
-            // Past a file's odd end no aligned read is possible, which direct I/O says by EINVAL.
-            (Step::Read { file, offset, buf, done }, None | Some(Errno::INVAL))
-                if bytes == 0 && (errno.is_none() || *done > 0) =>
-            {
-                let end = *offset + buf.len() as u64;
-                Some(Err(
-                    fd_of(&self.files, *file).map_or_else(|error| error, |fd| folder::short_read(fd, end))
-                ))
-            }
-            (Step::Write { .. }, None) if bytes == 0 => Some(Err(folder::stuck_write())),
-            (Step::Read { buf, done, .. } | Step::Write { buf, done, .. }, None) => {
-                *done += bytes;
-                work.retries = 0;
-                debug_assert!(*done <= buf.len());
-                (*done >= buf.len()).then_some(Ok(Outcome::Done))
             }
             (Step::Reserve { file, bytes }, Some(Errno::OPNOTSUPP)) => {
                 let reserved = fd_of(&self.files, *file).and_then(|fd| folder::reserve_by_length(fd, *bytes));
@@ -493,7 +494,7 @@ impl Disk for Uring {
             Step::Close { file } => (None, Some(file)),
             ref other => (other.file(), None),
         };
-        let key = self.work.insert(Work { token, retries: 0, step });
+        let key = self.work.insert(Work { token, progress: Progress::default(), step });
         if let Some(slot) = on_file {
             self.files[slot].pending += 1;
         }

@@ -114,10 +114,10 @@ impl Directory {
     }
 
     /// The names of the directories right under this one, in order: at most `limit` (and at most
-    /// [`PAGE_ENTRIES_MAX`](crate::limits::PAGE_ENTRIES_MAX)) of those after `after`. Fewer than asked for
+    /// [`PAGE_ENTRIES_MAX`](crate::limits::PAGE_ENTRIES_MAX)) of those after `after`. Fewer than either
     /// means that there are no more.
     pub fn children(&self, after: Option<&str>, limit: usize) -> Answer<Vec<String>> {
-        children(&self.engine, self.shard(), Some(self.name.clone()), after, limit, At::Newest)
+        children(&self.engine, self.shard(), self.name.clone(), after, limit, At::Newest)
     }
 
     /// Gives the directory, with everything under it, another path of the same root. One commit, whatever
@@ -198,7 +198,7 @@ pub(crate) fn get_many<K: AsRef<[u8]>>(
 pub(crate) fn children(
     engine: &EngineInner,
     shard: u16,
-    name: Option<Name>,
+    name: Name,
     after: Option<&str>,
     limit: usize,
     at: At,

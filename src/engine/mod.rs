@@ -22,8 +22,8 @@ use crate::path::Name;
 use crate::shard::host::{self, Started};
 use crate::shard::local::Local;
 use crate::shard::mailbox::{Mailbox, PostError};
-use crate::shard::request::{Action, At, ReplyTo, Request};
-use crate::stats::{SegmentInfo, Stats};
+use crate::shard::request::{Action, ReplyTo, Request};
+use crate::stats::{SegmentInfo, Stats, Verified};
 use snapshot::Held;
 use std::fs;
 use std::future::Future;
@@ -298,7 +298,7 @@ impl Engine {
     ///
     /// [`Error::TooMany`] where [`SNAPSHOTS_MAX`](crate::limits::SNAPSHOTS_MAX) are open.
     pub fn snapshot(&self, directory: &Directory) -> Answer<Snapshot> {
-        self.inner.open_snapshot(directory.shard(), None)
+        self.inner.open_snapshot(directory, None)
     }
 
     /// A view of a directory's shard as of a commit.
@@ -307,35 +307,44 @@ impl Engine {
     ///
     /// [`Error::NotRetained`], which names the nearest commit that is; [`Error::TooMany`].
     pub fn as_of(&self, directory: &Directory, commit: Commit) -> Answer<Snapshot> {
-        self.inner.open_snapshot(directory.shard(), Some(commit))
+        self.inner.open_snapshot(directory, Some(commit))
     }
 
     /// Which commits of a directory's shard can be read as of.
     pub fn retained(&self, directory: &Directory) -> Answer<Retained> {
-        self.inner.ask(directory.shard(), |reply| Request::Retained { reply })
+        match self.inner.check(directory) {
+            Ok(()) => self.inner.ask(directory.shard(), |reply| Request::Retained { reply }),
+            Err(error) => Answer::ready(Err(error)),
+        }
     }
 
-    /// The names of the top-level directories of all shards, in order: at most `limit` (and at most
+    /// The paths of the roots of all shards, in the order of their components: at most `limit` (and at most
     /// [`PAGE_ENTRIES_MAX`](crate::limits::PAGE_ENTRIES_MAX)) of those after `after`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// let engine = quipu::Options::new().shards(2).root_components(2).open(folder.path())?;
+    /// for path in ["acme/one", "acme/two/users", "zeta/one"] {
+    ///     engine.directory(path)?.put("key", "value").wait()?;
+    /// }
+    /// assert_eq!(engine.roots(None, 2).wait()?, ["acme/one", "acme/two"]);
+    /// assert_eq!(engine.roots(Some("acme/two"), 2).wait()?, ["zeta/one"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn roots(&self, after: Option<&str>, limit: usize) -> Answer<Vec<String>> {
         let limit = limit.min(crate::limits::PAGE_ENTRIES_MAX);
-        let answers = self.inner.ask_all(|reply| Request::Children {
-            name: None,
-            after: after.map(str::to_string),
-            limit,
-            at: At::Newest,
-            reply,
-        });
+        let after = after.map(str::to_string);
+        let answers = self.inner.ask_all(|reply| Request::Roots { after: after.clone(), limit, reply });
         Answer::later(async move {
-            let mut names = Vec::new();
+            let mut roots = Vec::new();
             for answer in answers {
-                names.extend(answer.await?);
+                roots.extend(answer.await?);
             }
-            names.sort();
-            // Where a root has several components, several shards know its first.
-            names.dedup();
-            names.truncate(limit);
-            Ok(names)
+            roots.sort_by(|one, other| one.split('/').cmp(other.split('/')));
+            roots.truncate(limit);
+            Ok(roots)
         })
     }
 
@@ -378,7 +387,10 @@ impl Engine {
         Fut: Future<Output = R> + 'static,
         R: Send + 'static,
     {
-        self.run_on_shard(directory.shard(), task)
+        match self.inner.check(directory) {
+            Ok(()) => self.run_on_shard(directory.shard(), task),
+            Err(error) => Answer::ready(Err(error)),
+        }
     }
 
     /// Runs a closure on a shard's thread, by the shard's number. See [`run_on`](Engine::run_on).
@@ -465,6 +477,30 @@ impl Engine {
         self.inner.io_fallback.as_deref()
     }
 
+    /// Reads every live file from end to end, past the cache, and checks all there is to check: checksums, order, index,
+    /// filters, counts, content hash. It goes on beside everything else, and pins the files meanwhile. The log was
+    /// checked when the engine was opened.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # let engine = quipu::Options::new().shards(1).open(folder.path())?;
+    /// let verified = engine.verify().wait()?;
+    /// assert!(verified.damaged.is_empty(), "{:?}", verified.damaged);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn verify(&self) -> Answer<Verified> {
+        let answers = self.inner.ask_all(|reply| Request::Verify { reply });
+        Answer::later(async move {
+            let mut all = Verified::default();
+            for answer in answers {
+                all.add(answer.await?);
+            }
+            Ok(all)
+        })
+    }
+
     /// Closes the engine: finishes what was sent, makes everything durable, ends the threads. On-core tasks
     /// that still run are dropped. Other handles answer [`Error::Closed`] from then on.
     ///
@@ -490,13 +526,13 @@ impl EngineInner {
         let (reply, receiver) = oneshot::channel();
         let mailbox = &self.mailboxes[usize::from(shard)];
         match mailbox.try_post(request(reply)) {
-            Ok(()) => Answer::sent(receiver),
+            Ok(()) => Answer::sent(receiver, shard),
             Err(PostError::Closed) => Answer::ready(Err(Error::Closed)),
             Err(PostError::Full(request)) => {
                 let mailbox = mailbox.clone();
                 Answer::later(async move {
                     mailbox.post(request).await?;
-                    receiver.await.unwrap_or(Err(Error::Closed))
+                    Answer::sent(receiver, shard).await
                 })
             }
         }
@@ -504,6 +540,14 @@ impl EngineInner {
 
     fn ask_all<T: Send + 'static>(&self, request: impl Fn(ReplyTo<T>) -> Request) -> Vec<Answer<T>> {
         (0..self.fixed.shards).map(|shard| self.ask(shard, &request)).collect()
+    }
+
+    /// Refuses a handle of another engine.
+    pub(crate) fn check(&self, directory: &Directory) -> Result<()> {
+        match std::ptr::eq(Arc::as_ptr(directory.engine()), self) {
+            true => Ok(()),
+            false => Err(foreign(directory)),
+        }
     }
 
     pub(crate) fn commit(&self, batch: Batch, durability: Option<Durability>) -> Answer<CommitId> {
@@ -527,7 +571,11 @@ impl EngineInner {
         self.ask(shard, |reply| Request::Commit { action, durability, reply })
     }
 
-    fn open_snapshot(self: &Arc<Self>, shard: u16, commit: Option<Commit>) -> Answer<Snapshot> {
+    fn open_snapshot(self: &Arc<Self>, directory: &Directory, commit: Option<Commit>) -> Answer<Snapshot> {
+        if let Err(error) = self.check(directory) {
+            return Answer::ready(Err(error));
+        }
+        let shard = directory.shard();
         let opened = self.ask(shard, |reply| Request::Open { commit, reply });
         let engine = self.clone();
         Answer::later(async move { Ok(Snapshot::new(Held::new(engine, shard, opened.await?))) })
@@ -548,6 +596,12 @@ impl EngineInner {
         }
         results.into_iter().collect()
     }
+}
+
+/// What is told of a handle of another engine.
+pub(crate) fn foreign(directory: &Directory) -> Error {
+    let why = "a handle of another engine, or of an earlier opening";
+    Error::invalid(format!("directory {:?}", directory.path()), why)
 }
 
 impl Drop for EngineInner {

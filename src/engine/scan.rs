@@ -4,11 +4,15 @@ use super::EngineInner;
 use super::snapshot::Held;
 use crate::error::{Error, Result};
 use crate::path::Name;
-use crate::read::{Pages, Taken};
+use crate::read::pages::{Page, PageRequest, Pages};
+use crate::read::scan::{PageReader, Scanner};
 use crate::shard::request::{At, Request};
 use bytes::Bytes;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
+
+/// The entries of a page that crosses threads, at most: enough that the way there and back does not count.
+const PAGE_ENTRIES_MAX: usize = 1024;
 
 /// A range of keys, owned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +68,7 @@ impl RangeOf {
 /// The entries of a directory within a range, in key order, from one snapshot: whatever is committed
 /// meanwhile, the scan does not see it.
 ///
-/// It can be read from both ends, holds one page of entries at a time, and may be dropped at any point.
+/// It can be read from both ends, holds one page of entries for each, and may be dropped at any point.
 ///
 /// # Examples
 ///
@@ -83,29 +87,54 @@ impl RangeOf {
 /// ```
 #[must_use = "a scan reads nothing until its next entry is asked for"]
 pub struct Scan {
+    scanner: Scanner<Remote>,
+}
+
+/// Has the pages of a scan read by its shard.
+struct Remote {
     engine: Arc<EngineInner>,
     name: Name,
-    /// The snapshot read; `None` until the first page has come, or where that is all.
+    /// The snapshot that the scan is of; none for the newest state.
     held: Option<Arc<Held>>,
-    pages: Pages,
+    /// The scan's own, from its first page on, where that is not all: with it the shard keeps the way to the next
+    /// page.
+    own: Option<Held>,
     range: RangeOf,
+}
+
+impl PageReader for Remote {
+    async fn read(&mut self, request: PageRequest) -> Result<Page> {
+        self.range.check()?;
+        let (at, own) = match (&self.own, &self.held) {
+            (Some(own), _) => (own.at(), true),
+            (None, Some(held)) => (held.at(), false),
+            (None, None) => (At::Newest, false),
+        };
+        let name = self.name.clone();
+        let answer =
+            self.engine.ask(name.shard(), |reply| Request::Page { name, page: request, at, own, reply });
+        let mut page = answer.await?;
+        if let Some(opened) = page.opened.take() {
+            self.own = Some(Held::new(self.engine.clone(), self.name.shard(), opened));
+        }
+        Ok(page)
+    }
 }
 
 impl Scan {
     pub(crate) fn new(engine: Arc<EngineInner>, name: Name, held: Option<Arc<Held>>, range: RangeOf) -> Self {
-        Scan { engine, name, held, pages: Pages::new(range.clone()), range }
+        let pages = Pages::new(range.clone(), PAGE_ENTRIES_MAX);
+        Scan { scanner: Scanner::new(Remote { engine, name, held, own: None, range }, pages) }
     }
 
-    /// At most this many entries.
-    pub fn limit(mut self, entries: usize) -> Self {
-        self.pages.limit(entries);
-        self
+    /// At most this many entries from now on, counted as they are handed out, from whichever end.
+    pub fn limit(self, entries: usize) -> Self {
+        Scan { scanner: self.scanner.limit(entries) }
     }
 
     /// From the high end to the low one.
-    pub fn reverse(mut self) -> Self {
-        self.pages.reverse();
-        self
+    pub fn reverse(self) -> Self {
+        Scan { scanner: self.scanner.reverse() }
     }
 
     /// The next entry, as key and value.
@@ -115,51 +144,28 @@ impl Scan {
     /// [`Error::Invalid`] for a reversed range, [`Error::Damaged`], [`Error::Io`], [`Error::TooMany`]
     /// snapshots, [`Error::Closed`].
     pub async fn next(&mut self) -> Result<Option<(Bytes, Bytes)>> {
-        self.step(false).await
+        self.scanner.step(false).await
     }
 
-    /// The next entry from the other end.
+    /// The next entry from the other end. Both ends meet: no entry comes from both.
     pub async fn next_back(&mut self) -> Result<Option<(Bytes, Bytes)>> {
-        self.step(true).await
+        self.scanner.step(true).await
     }
 
     /// All that is left.
-    pub async fn collect(mut self) -> Result<Vec<(Bytes, Bytes)>> {
-        let mut all = Vec::new();
-        while let Some(entry) = self.next().await? {
-            all.push(entry);
-        }
-        Ok(all)
+    pub async fn collect(self) -> Result<Vec<(Bytes, Bytes)>> {
+        self.scanner.collect().await
     }
 
     /// The same scan as a plain iterator, for a thread that may block.
     pub fn blocking(self) -> BlockingScan {
         BlockingScan { scan: self, failed: false }
     }
-
-    async fn step(&mut self, other: bool) -> Result<Option<(Bytes, Bytes)>> {
-        self.range.check()?;
-        loop {
-            match self.pages.take(other) {
-                Taken::Entry(entry) => return Ok(Some(entry)),
-                Taken::End => return Ok(None),
-                Taken::Read => {}
-            }
-            let at = self.held.as_ref().map_or(At::Newest, |held| held.at());
-            let (name, page) = (self.name.clone(), self.pages.next_page(other));
-            let answer = self.engine.ask(name.shard(), |reply| Request::Page { name, page, at, reply });
-            let mut page = answer.await?;
-            if let Some(opened) = page.opened.take() {
-                self.held = Some(Arc::new(Held::new(self.engine.clone(), self.name.shard(), opened)));
-            }
-            self.pages.fill(other, page);
-        }
-    }
 }
 
 impl std::fmt::Debug for Scan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Scan({:?}, {:?})", self.name, self.range)
+        write!(f, "Scan({:?}, {:?})", self.scanner.reader.name, self.scanner.reader.range)
     }
 }
 
@@ -175,7 +181,7 @@ impl BlockingScan {
         if self.failed {
             return None;
         }
-        let got = pollster::block_on(self.scan.step(other));
+        let got = crate::answer::wait_for(self.scan.scanner.step(other));
         self.failed = got.is_err();
         got.transpose()
     }

@@ -119,7 +119,7 @@ impl Snapshot {
     pub fn children(&self, directory: &Directory, after: Option<&str>, limit: usize) -> Answer<Vec<String>> {
         match self.check(directory) {
             Ok(()) => {
-                let name = Some(directory.name().clone());
+                let name = directory.name().clone();
                 super::directory::children(&self.held.engine, self.held.shard, name, after, limit, self.at())
             }
             Err(error) => Answer::ready(Err(error)),
@@ -136,7 +136,8 @@ impl Snapshot {
     }
 
     fn check(&self, directory: &Directory) -> Result<()> {
-        if directory.shard() != self.held.shard || !Arc::ptr_eq(directory.engine(), &self.held.engine) {
+        self.held.engine.check(directory)?;
+        if directory.shard() != self.held.shard {
             return Err(Error::WrongShard {
                 root: directory.root().into(),
                 lives_on: directory.shard(),

@@ -179,6 +179,16 @@ struct Flight {
 
 type Preparing = Pin<Box<dyn Future<Output = Prepared>>>;
 
+/// The newest commit of which any intact group in a log file's bytes says that it was durable.
+pub(crate) fn durable_told(identity: Identity, file: &[u8]) -> Commit {
+    let seed = identity.seed();
+    let groups = (0..file.len()).step_by(PAGE_BYTES).filter_map(|at| {
+        let bytes = GroupHead::peek(&file[at..], seed)?.padded_bytes();
+        GroupHead::decode(file.get(at..at + usize::try_from(bytes).ok()?)?, seed)
+    });
+    groups.map(|(head, _)| head.durable).max().unwrap_or(Commit::ZERO)
+}
+
 /// The log of one shard. See the module.
 pub(crate) struct Log {
     // Fixed at opening.
@@ -247,6 +257,7 @@ impl Log {
     }
 
     /// The last commit that was staged or replayed; the floor, where there was nothing to replay.
+    #[cfg(test)]
     pub(crate) fn last(&self) -> Commit {
         self.last
     }
@@ -262,6 +273,7 @@ impl Log {
     }
 
     /// All commits up to this one are durable.
+    #[cfg(test)]
     pub(crate) fn durable(&self) -> Commit {
         self.durable
     }

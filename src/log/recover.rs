@@ -74,6 +74,11 @@ async fn scan(io: &Io, identity: Identity, file: &LogFile) -> Result<Scanned> {
         if header.identity != identity {
             return Err(Error::damaged(name, 12, "a log file of another engine or shard"));
         }
+        // The length was durable before the header was written.
+        if file.bytes < header.file_bytes {
+            let why = format!("{} bytes long, not {}: cut short", file.bytes, header.file_bytes);
+            return Err(Error::damaged(name, file.bytes, why));
+        }
     }
     let mut groups = Vec::new();
     let mut offset = PAGE;
@@ -178,6 +183,8 @@ impl Log {
     /// in order and without gaps; what it answers ends the replay if it is an error.
     ///
     /// `floor` is the last commit that is durable elsewhere (in segments); the log may end below it, or be gone.
+    /// `reach` is one that the log is known to hold, or the floor: a log that ends below both is refused before anything
+    /// is changed.
     ///
     /// Errors: [`Error::Options`]; [`Error::Damaged`], where the log breaks off before a commit that was
     /// durable, or holds another shard's files; [`Error::Io`], where a file cannot be read or marked. That no
@@ -187,6 +194,7 @@ impl Log {
         options: LogOptions,
         identity: Identity,
         floor: Commit,
+        reach: Commit,
         apply: &mut dyn FnMut(Commit, &[u8]) -> Result<()>,
     ) -> Result<Log> {
         options.check()?;
@@ -202,6 +210,11 @@ impl Log {
         let scanned: Vec<Scanned> = stream::iter(scans).buffered(READS_AHEAD).try_collect().await?;
 
         let plan = plan(&scanned, floor)?;
+        if plan.last.max(floor) < reach {
+            let why =
+                format!("it ends at commit {}, but commits up to {reach} were durable", plan.last.max(floor));
+            return Err(Error::damaged("log", 0, why));
+        }
         replay(io, identity.seed(), &files, &scanned, &plan, floor, apply).await?;
 
         for &(index, _) in &plan.keep {

@@ -116,11 +116,6 @@ impl MemDisk {
         Io::new(Box::new(self.clone()))
     }
 
-    /// How many operations have completed.
-    pub(crate) fn completed(&self) -> u64 {
-        self.0.borrow().completed
-    }
-
     /// After so many more completions, nothing completes any more.
     pub(crate) fn crash_after(&self, completions: u64) {
         self.0.borrow_mut().crash_after = Some(completions);

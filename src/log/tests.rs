@@ -29,7 +29,7 @@ fn open(disk: &MemDisk, options: LogOptions, floor: u64) -> Option<Result<Opened
         records.push((commit.0, record.to_vec()));
         Ok(())
     };
-    let log = disk.run(&io, Log::recover(&io, options, IDENTITY, Commit(floor), &mut apply))?;
+    let log = disk.run(&io, Log::recover(&io, options, IDENTITY, Commit(floor), Commit(0), &mut apply))?;
     Some(log.map(|log| Opened { io, log, records }))
 }
 
@@ -307,7 +307,7 @@ fn another_shards_file_is_refused() {
     let io = disk.io();
     let other = Identity { shard: 4, ..IDENTITY };
     let mut apply = |_: Commit, _: &[u8]| panic!("nothing to replay");
-    let result = disk.run(&io, Log::recover(&io, options(6), other, Commit(0), &mut apply));
+    let result = disk.run(&io, Log::recover(&io, options(6), other, Commit(0), Commit(0), &mut apply));
     assert!(matches!(result, Some(Err(Error::Damaged { .. }))));
 }
 

@@ -32,7 +32,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 
 /// A generation's file is at least this long: some hundred edits, and a read of it takes a millisecond.
-const FILE_BYTES_MIN: u64 = 1024 * 1024;
+pub(crate) const FILE_BYTES_MIN: u64 = 1024 * 1024;
 /// … and at least this many times its snapshot: so rewriting the state costs a fraction of the edits' bytes.
 const FILE_SNAPSHOTS_MIN: u64 = 4;
 /// The room for edits that a generation is made with where the disk has no space for more: enough to drop
@@ -129,16 +129,11 @@ fn generation_of(name: &str) -> Option<u64> {
 
 impl Manifest {
     /// Opens the newest generation in the disk's folder, or begins the first. Removes older generations, and
-    /// what a crash left of one in the making.
+    /// what a crash left of one in the making. Generations made from now on are at least `file_bytes_min` long.
     ///
     /// Errors: [`Error::Damaged`], where a record that was acknowledged does not read back, or the manifest is
     /// gone though there is a log, or is another shard's; [`Error::Io`] and [`Error::NoSpace`].
-    pub(crate) async fn open(io: &Io, identity: Identity) -> Result<Manifest> {
-        Self::open_with(io, identity, FILE_BYTES_MIN).await
-    }
-
-    /// [`Manifest::open`] with another least length of generations made from now on.
-    async fn open_with(io: &Io, identity: Identity, file_bytes_min: u64) -> Result<Manifest> {
+    pub(crate) async fn open(io: &Io, identity: Identity, file_bytes_min: u64) -> Result<Manifest> {
         let names = io.list().await.map_err(|error| Error::io("list the folder of", file_name(1), error))?;
         let newest = names.iter().filter_map(|(name, _)| generation_of(name)).max();
         let (tail, state) = match newest {

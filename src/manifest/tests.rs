@@ -11,7 +11,7 @@ const FILE_BYTES: u64 = 10 * PAGE;
 
 fn open(disk: &MemDisk) -> Option<Result<(Io, Manifest)>> {
     let io = disk.io();
-    let manifest = disk.run(&io, Manifest::open_with(&io, IDENTITY, FILE_BYTES))?;
+    let manifest = disk.run(&io, Manifest::open(&io, IDENTITY, FILE_BYTES))?;
     Some(manifest.map(|manifest| (io, manifest)))
 }
 
@@ -171,7 +171,7 @@ fn what_is_not_this_shards_newest_manifest_is_refused() {
     let (image, _) = five_edits();
     let io = image.io();
     let other = Identity { engine: 1, ..IDENTITY };
-    let result = image.run(&io, Manifest::open(&io, other)).expect("no crash");
+    let result = image.run(&io, Manifest::open(&io, other, FILE_BYTES)).expect("no crash");
     assert!(matches!(result, Err(Error::Damaged { .. })));
 
     // A newer generation that does not read is not replaced by the older one.

@@ -8,6 +8,7 @@ use crate::memtable::Place;
 use crate::segment::SegmentCursor;
 use crate::table::TableCursor;
 use crate::view::{Part, View};
+use bytes::Bytes;
 use std::rc::Rc;
 
 /// Newer than any commit: a seek to it finds the first version of a key.
@@ -31,6 +32,37 @@ impl Cursor {
             Cursor::Segment(cursor) => cursor.entry(),
             Cursor::Parts(cursor) => cursor.entry(),
         }
+    }
+
+    /// The value of the entry it is at, without a copy; none where it is a delete's, or its source cannot share it.
+    pub(crate) fn value_shared(&self) -> Option<Bytes> {
+        match self {
+            Cursor::Table(_) => None,
+            Cursor::Segment(cursor) => cursor.value_shared(),
+            Cursor::Parts(cursor) => cursor.cursor.as_ref()?.value_shared(),
+        }
+    }
+
+    /// The memory that it holds, in bytes; an estimate.
+    pub(crate) fn memory(&self) -> usize {
+        size_of::<Cursor>()
+            + match self {
+                Cursor::Table(cursor) => cursor.memory(),
+                Cursor::Segment(cursor) => cursor.memory(),
+                Cursor::Parts(cursor) => cursor.cursor.as_ref().map_or(0, SegmentCursor::memory),
+            }
+    }
+
+    /// Goes to the first entry behind a place (`back`: to the last one before it), if that needs no wait; answers
+    /// whether it did. Where it did not, it is on no entry.
+    pub(crate) fn seek_now(&mut self, place: Place<'_>, back: bool) -> bool {
+        match (self, back) {
+            (Cursor::Table(cursor), false) => cursor.seek(place),
+            (Cursor::Table(cursor), true) => cursor.seek_back(place),
+            (Cursor::Segment(cursor), _) => return seek_segment_now(cursor, place, back),
+            (Cursor::Parts(cursor), _) => return cursor.seek_now(place, back),
+        }
+        true
     }
 
     /// Goes to the first entry behind a place.
@@ -72,7 +104,7 @@ impl Cursor {
                     cursor.step()
                 }
             }
-            Cursor::Parts(_) => false,
+            Cursor::Parts(cursor) => cursor.step(back),
         }
     }
 
@@ -85,6 +117,15 @@ impl Cursor {
         }
         Ok(())
     }
+}
+
+/// As [`seek_segment`] and [`seek_segment_back`], if that needs no wait; answers whether it did.
+fn seek_segment_now(cursor: &mut SegmentCursor, place: Place<'_>, back: bool) -> bool {
+    if matches!(place, Place::Start | Place::End) {
+        return false;
+    }
+    let (directory, key, newest) = target(place);
+    cursor.seek_now(directory, key, newest, back)
 }
 
 async fn seek_segment(cursor: &mut SegmentCursor, place: Place<'_>) -> Result<()> {
@@ -136,110 +177,140 @@ pub(crate) struct PartsCursor {
     cache: Rc<BlockCache>,
     /// The part that the cursor is in.
     at: usize,
+    /// The part's file has entries beyond the bound ahead. Only a fold under way leaves such parts.
+    bounded: bool,
     cursor: Option<SegmentCursor>,
 }
 
 impl PartsCursor {
     pub(crate) fn new(view: Rc<View>, cache: Rc<BlockCache>) -> Self {
-        PartsCursor { view, cache, at: 0, cursor: None }
+        PartsCursor { view, cache, at: 0, bounded: true, cursor: None }
     }
 
+    /// A cursor over the current part, on no entry yet.
+    fn open(&mut self, back: bool) -> SegmentCursor {
+        let part = &self.view.parts[self.at];
+        let meta = part.segment.meta();
+        self.bounded = !if back {
+            meta.min().is_some_and(|least| part.low.borrowed() <= least)
+        } else {
+            meta.max().is_some_and(|(directory, key)| part.ends_above(directory, key))
+        };
+        SegmentCursor::scan(part.segment.clone(), self.cache.clone())
+    }
+
+    #[inline]
     fn entry(&self) -> Option<Entry<'_>> {
         self.cursor.as_ref()?.entry()
     }
 
-    fn part(&self) -> Option<&Part> {
-        self.view.parts.get(self.at)
+    /// Whether it is on an entry that lies within the part. It comes from within, so only one bound is looked at.
+    #[inline]
+    fn within(&self, back: bool) -> bool {
+        let Some(entry) = self.entry() else { return false };
+        if !self.bounded {
+            return true;
+        }
+        let part = &self.view.parts[self.at];
+        if back {
+            part.low.borrowed() <= (entry.directory, entry.key)
+        } else {
+            part.ends_above(entry.directory, entry.key)
+        }
     }
 
-    /// The current entry, if it lies within the part.
-    fn within(&self) -> bool {
-        self.entry().zip(self.part()).is_some_and(|(entry, part)| {
-            part.low.borrowed() <= (entry.directory, entry.key) && part.ends_above(entry.directory, entry.key)
-        })
+    /// Goes to the part that a seek begins in. Answers whether the place lies within its bounds; none where there
+    /// is no part on that side.
+    fn find(&mut self, place: Place<'_>, back: bool) -> Option<bool> {
+        self.cursor = None;
+        let (directory, key, _) = target(place);
+        let parts = &self.view.parts;
+        let above = parts.partition_point(|part| part.low.borrowed() <= (directory, key));
+        if back {
+            self.at = above.checked_sub(1)?;
+            Some(parts[self.at].ends_above(directory, key))
+        } else {
+            self.at = above.saturating_sub(1);
+            Some(parts.get(self.at)?.low.borrowed() <= (directory, key))
+        }
+    }
+
+    /// See [`Cursor::seek_now`].
+    fn seek_now(&mut self, place: Place<'_>, back: bool) -> bool {
+        let Some(inside) = self.find(place, back) else { return true };
+        let view = self.view.clone();
+        let part = &view.parts[self.at];
+        let mut cursor = self.open(back);
+        let place = if inside { place } else { edge_of(part, back) };
+        let sought = seek_segment_now(&mut cursor, place, back);
+        self.cursor = Some(cursor);
+        sought && self.within(back)
     }
 
     async fn seek(&mut self, place: Place<'_>) -> Result<()> {
-        let (directory, key, _) = target(place);
-        let above = self.view.parts.partition_point(|part| part.low.borrowed() <= (directory, key));
-        self.at = above.saturating_sub(1);
-        let Some(part) = self.view.parts.get(self.at) else {
-            self.cursor = None;
-            return Ok(());
-        };
-        let below = part.low.borrowed() > (directory, key);
-        self.enter(if below { None } else { Some(place) }).await?;
-        self.forward().await
-    }
-
-    /// Opens the current part at a place, or at its begin.
-    async fn enter(&mut self, place: Option<Place<'_>>) -> Result<()> {
-        let Some(part) = self.view.parts.get(self.at) else { return Ok(()) };
-        let mut cursor = SegmentCursor::scan(part.segment.clone(), self.cache.clone());
-        let low = Place::Before(part.low.directory, &part.low.key);
-        seek_segment(&mut cursor, place.unwrap_or(low)).await?;
-        self.cursor = Some(cursor);
-        Ok(())
-    }
-
-    /// Goes on to later parts until it is on an entry within one.
-    async fn forward(&mut self) -> Result<()> {
-        while !self.within() {
-            self.at += 1;
-            if self.at >= self.view.parts.len() {
-                self.cursor = None;
-                return Ok(());
-            }
-            self.enter(None).await?;
-        }
-        Ok(())
+        let Some(inside) = self.find(place, false) else { return Ok(()) };
+        self.enter(inside.then_some(place), false).await?;
+        self.go_on(false).await
     }
 
     async fn seek_back(&mut self, place: Place<'_>) -> Result<()> {
-        let (directory, key, _) = target(place);
-        let above = self.view.parts.partition_point(|part| part.low.borrowed() <= (directory, key));
-        let Some(at) = above.checked_sub(1) else {
-            self.cursor = None;
-            return Ok(());
-        };
-        self.at = at;
-        let part = &self.view.parts[at];
-        let behind = !part.ends_above(directory, key);
-        self.enter_back(if behind { None } else { Some(place) }).await?;
-        self.backward().await
+        let Some(inside) = self.find(place, true) else { return Ok(()) };
+        self.enter(inside.then_some(place), true).await?;
+        self.go_on(true).await
     }
 
-    /// Opens the current part at a place, or at its end.
-    async fn enter_back(&mut self, place: Option<Place<'_>>) -> Result<()> {
-        let Some(part) = self.view.parts.get(self.at) else { return Ok(()) };
-        let mut cursor = SegmentCursor::scan(part.segment.clone(), self.cache.clone());
-        let high = part.high.as_ref().map_or(Place::End, |high| Place::Before(high.directory, &high.key));
-        seek_segment_back(&mut cursor, place.unwrap_or(high)).await?;
+    /// Opens the current part at a place, or at the end that one comes to first.
+    async fn enter(&mut self, place: Option<Place<'_>>, back: bool) -> Result<()> {
+        let view = self.view.clone();
+        let part = &view.parts[self.at];
+        let mut cursor = self.open(back);
+        let place = place.unwrap_or_else(|| edge_of(part, back));
+        if back {
+            seek_segment_back(&mut cursor, place).await?;
+        } else {
+            seek_segment(&mut cursor, place).await?;
+        }
         self.cursor = Some(cursor);
         Ok(())
     }
 
-    /// Goes back to earlier parts until it is on an entry within one.
-    async fn backward(&mut self) -> Result<()> {
-        while !self.within() {
-            let Some(at) = self.at.checked_sub(1) else {
+    /// Goes on to the next parts until it is on an entry within one.
+    async fn go_on(&mut self, back: bool) -> Result<()> {
+        while !self.within(back) {
+            let next = if back { self.at.checked_sub(1) } else { Some(self.at + 1) };
+            let Some(next) = next.filter(|&next| next < self.view.parts.len()) else {
                 self.cursor = None;
                 return Ok(());
             };
-            self.at = at;
-            self.enter_back(None).await?;
+            self.at = next;
+            self.enter(None, back).await?;
         }
         Ok(())
+    }
+
+    /// See [`Cursor::step`]. Where it leaves the part, [`advance`](PartsCursor::advance) finds the next one.
+    #[inline]
+    fn step(&mut self, back: bool) -> bool {
+        let Some(cursor) = &mut self.cursor else { return true };
+        (if back { cursor.step_back() } else { cursor.step() }) && self.within(back)
     }
 
     async fn advance(&mut self, back: bool) -> Result<()> {
         let Some(cursor) = &mut self.cursor else { return Ok(()) };
         if back {
             cursor.prev().await?;
-            self.backward().await
         } else {
             cursor.next().await?;
-            self.forward().await
         }
+        self.go_on(back).await
+    }
+}
+
+/// The end of a part that one comes to first.
+fn edge_of(part: &Part, back: bool) -> Place<'_> {
+    if back {
+        part.high.as_ref().map_or(Place::End, |high| Place::Before(high.directory, &high.key))
+    } else {
+        Place::Before(part.low.directory, &part.low.key)
     }
 }

@@ -1,17 +1,50 @@
 //! Merging sources into one run of entries, in the one order.
 //!
 //! The cursors that are on an entry are kept in the order of their entries. A step moves the first one and
-//! puts it back in its place; with uniform keys that is a binary search among a handful.
+//! puts it back in its place: mostly the first again, since the sources differ much in size, else by a binary
+//! search among a handful. Beside each cursor stands the *head* of its entry, the directory and the first bytes of the
+//! key, so that most comparisons decode nothing.
 
 use super::cursor::Cursor;
-use crate::entry::Entry;
+use crate::entry::{DirectoryId, Entry};
 use crate::error::Result;
 use crate::memtable::Place;
+use bytes::Bytes;
 use futures_util::future::try_join_all;
+use std::cmp::Ordering;
+
+/// The bytes of a key in a head.
+const HEAD_BYTES: usize = size_of::<u128>();
+
+/// Where heads differ, entries differ the same way; where they are equal, the entries have to be looked at.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+struct Head {
+    directory: u64,
+    /// Big endian, padded with zeros.
+    key: u128,
+}
+
+impl Head {
+    #[inline]
+    fn of(entry: &Entry<'_>) -> Self {
+        let DirectoryId(directory) = entry.directory;
+        let key = match entry.key.first_chunk::<HEAD_BYTES>() {
+            Some(bytes) => u128::from_be_bytes(*bytes),
+            None => {
+                let mut bytes = [0; HEAD_BYTES];
+                bytes[..entry.key.len()].copy_from_slice(entry.key);
+                u128::from_be_bytes(bytes)
+            }
+        };
+        Head { directory, key }
+    }
+}
 
 /// See the module's text.
 pub(crate) struct Merge {
     cursors: Vec<Cursor>,
+    /// Of each cursor in the order, save where it is the only one.
+    heads: Vec<Head>,
     /// Those that are on an entry, by its order; the next one **last**, so that taking it away is cheap.
     order: Vec<usize>,
     back: bool,
@@ -20,7 +53,8 @@ pub(crate) struct Merge {
 impl Merge {
     /// A merge that is on no entry yet.
     pub(crate) fn new(cursors: Vec<Cursor>) -> Self {
-        Merge { order: Vec::with_capacity(cursors.len()), cursors, back: false }
+        let heads = vec![Head::default(); cursors.len()];
+        Merge { order: Vec::with_capacity(cursors.len()), heads, cursors, back: false }
     }
 
     /// Goes to the first entry behind a place; from there on forward.
@@ -35,25 +69,22 @@ impl Merge {
         self.seek_all(place).await
     }
 
-    /// Seeks with all cursors, their reads overlapping.
+    /// Seeks with all cursors. What needs no wait is done first; the reads of the others overlap.
     async fn seek_all(&mut self, place: Place<'_>) -> Result<()> {
         let back = self.back;
-        match &mut self.cursors[..] {
-            [only] => {
-                if back {
-                    only.seek_back(place).await?
-                } else {
-                    only.seek(place).await?
-                }
-            }
-            cursors => {
-                let seeks = cursors.iter_mut().map(|cursor| async move {
-                    if back { cursor.seek_back(place).await } else { cursor.seek(place).await }
-                });
-                try_join_all(seeks).await?;
+        self.order.clear();
+        let mut waiting = Vec::new();
+        for cursor in &mut self.cursors {
+            if !cursor.seek_now(place, back) {
+                waiting.push(cursor);
             }
         }
-        self.order.clear();
+        if !waiting.is_empty() {
+            let seeks = waiting.into_iter().map(|cursor| async move {
+                if back { cursor.seek_back(place).await } else { cursor.seek(place).await }
+            });
+            try_join_all(seeks).await?;
+        }
         for at in 0..self.cursors.len() {
             self.enter(at);
         }
@@ -66,6 +97,11 @@ impl Merge {
         self.cursors[*self.order.last()?].entry()
     }
 
+    /// The value of the entry it is at without a copy, where its source can share it.
+    pub(crate) fn value_shared(&self) -> Option<Bytes> {
+        self.cursors[*self.order.last()?].value_shared()
+    }
+
     /// Goes to the next entry, if that needs no wait; answers whether it did.
     #[inline]
     pub(crate) fn step(&mut self) -> bool {
@@ -73,8 +109,7 @@ impl Merge {
         if !self.cursors[first].step(self.back) {
             return false;
         }
-        self.order.pop();
-        self.enter(first);
+        self.moved(first);
         true
     }
 
@@ -82,21 +117,64 @@ impl Merge {
     pub(crate) async fn advance(&mut self) -> Result<()> {
         let Some(&first) = self.order.last() else { return Ok(()) };
         self.cursors[first].advance(self.back).await?;
-        self.order.pop();
-        self.enter(first);
+        self.moved(first);
         Ok(())
     }
 
-    /// Puts a cursor in its place, if it is on an entry.
+    /// The memory that it holds beyond what the cache holds anyway, in bytes; an estimate.
+    pub(crate) fn memory(&self) -> usize {
+        size_of::<Merge>() + self.cursors.iter().map(Cursor::memory).sum::<usize>()
+    }
+
+    /// The first cursor of the order has moved on.
     #[inline]
+    fn moved(&mut self, first: usize) {
+        let Some(second) = self.order.len().checked_sub(2).map(|at| self.order[at]) else {
+            // With no others there is nothing to compare.
+            if self.cursors[first].entry().is_none() {
+                self.order.clear();
+            }
+            return;
+        };
+        let Some(entry) = self.cursors[first].entry() else {
+            self.order.pop();
+            return;
+        };
+        self.heads[first] = Head::of(&entry);
+        if self.comes_before(second, first) {
+            self.order.pop();
+            self.insert(first);
+        }
+    }
+
+    /// Puts a cursor in its place, if it is on an entry.
     fn enter(&mut self, cursor: usize) {
         let Some(entry) = self.cursors[cursor].entry() else { return };
-        let before = |other: &usize| match self.cursors[*other].entry() {
-            // Those that come later stand in front.
-            Some(other) => (other.order(&entry).is_gt()) != self.back,
-            None => false,
-        };
-        let at = self.order.partition_point(before);
+        self.heads[cursor] = Head::of(&entry);
+        self.insert(cursor);
+    }
+
+    fn insert(&mut self, cursor: usize) {
+        // Those that come later stand in front.
+        let at = self.order.partition_point(|&other| self.comes_before(cursor, other));
         self.order.insert(at, cursor);
+    }
+
+    /// Whether the entry of one cursor comes before that of another.
+    #[inline]
+    fn comes_before(&self, one: usize, other: usize) -> bool {
+        let order = match self.heads[one].cmp(&self.heads[other]) {
+            Ordering::Equal => self.compare(one, other),
+            order => order,
+        };
+        (order == Ordering::Less) != self.back
+    }
+
+    fn compare(&self, one: usize, other: usize) -> Ordering {
+        match (self.cursors[one].entry(), self.cursors[other].entry()) {
+            (Some(one), Some(other)) => one.order(&other),
+            // All in the order are on an entry.
+            _ => Ordering::Equal,
+        }
     }
 }

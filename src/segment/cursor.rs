@@ -22,6 +22,7 @@ use crate::disk::io::Ticket;
 use crate::entry::{DirectoryId, Entry};
 use crate::error::Result;
 use crate::levels::Commit;
+use bytes::Bytes;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -117,11 +118,6 @@ impl SegmentCursor {
         }
     }
 
-    /// The segment it walks.
-    pub(crate) fn segment(&self) -> &Rc<Segment> {
-        &self.segment
-    }
-
     /// The current entry, if it is on one.
     #[inline]
     pub(crate) fn entry(&self) -> Option<Entry<'_>> {
@@ -129,6 +125,57 @@ impl SegmentCursor {
         let (_, key) = split_full_key(&self.full_key)?;
         let value = self.is_put.then(|| block.slice(self.value.clone()));
         Some(Entry { directory: self.directory, key, commit: self.commit, value })
+    }
+
+    /// The value of the current entry without a copy; it keeps the block's memory alive.
+    pub(crate) fn value_shared(&self) -> Option<Bytes> {
+        let block = self.block.as_deref().filter(|_| self.is_put)?;
+        Some(block.value_shared(self.at))
+    }
+
+    /// The memory that it holds, in bytes: its block, whether that is cached or not, and what it reads ahead.
+    pub(crate) fn memory(&self) -> usize {
+        let block = self.block.as_ref().map_or(0, |block| block.bytes());
+        let run = self.run.as_ref().map_or(0, |run| run.pages.len());
+        let coming = self.coming.as_ref().map_or(0, |coming| coming.bytes as usize);
+        let path: usize = self.path.iter().map(|step| step.block.bytes()).sum();
+        self.full_key.capacity() + block + run + coming + path + self.spare.len()
+    }
+
+    /// [`seek`](SegmentCursor::seek) (`back`: [`seek_before`](SegmentCursor::seek_before)), where all blocks on the way
+    /// are cached; answers whether that is so. Where it is not, the
+    /// cursor is on no entry. Most scans begin in memory, and this way they have no future to make for it.
+    pub(crate) fn seek_now(
+        &mut self,
+        directory: DirectoryId,
+        key: &[u8],
+        newest: Commit,
+        back: bool,
+    ) -> bool {
+        self.reset();
+        let Some(cache) = self.cache.as_deref() else { return false };
+        let Some(root) = self.segment.root() else { return true };
+        let target = Target::new(directory, key, self.segment.distance(newest));
+        let depth = usize::from(self.segment.meta().depth);
+        let mut ptr = root.block;
+        while self.path.len() < depth {
+            let kind = self.kind_at(self.path.len());
+            let Some(block) = self.segment.peek_block(cache, ptr, kind) else { return false };
+            let at = block.child_of(&target).unwrap_or(0);
+            ptr = block.child(at).block;
+            self.path.push(Step { block, at });
+        }
+        let Some(block) = self.segment.peek_block(cache, ptr, BlockKind::Data) else { return false };
+        let rank = block.rank(&target, false);
+        self.go_into(block, ptr);
+        let found = match rank.checked_sub(usize::from(back)) {
+            Some(at) => self.settle(at) || self.step_over(Edge::First),
+            None => self.step_over(Edge::Last),
+        };
+        if !found {
+            self.block = None;
+        }
+        found
     }
 
     /// Goes to the first entry at or after a place: of the key's versions, the newest that is not newer than
@@ -176,16 +223,52 @@ impl SegmentCursor {
         self.descend(vec![step], Edge::Last).await
     }
 
-    /// Goes one entry on, within the block; false, and nothing has changed, where that needs another block.
+    /// Goes one entry on, within the block or to one that is cached; false, and nothing has changed, where that needs
+    /// another block.
     #[inline]
     pub(crate) fn step(&mut self) -> bool {
-        self.block.is_some() && self.settle(self.at + 1)
+        self.block.is_some() && (self.settle(self.at + 1) || self.step_over(Edge::First))
     }
 
-    /// Goes one entry back, within the block; see [`SegmentCursor::step`].
+    /// Goes one entry back; see [`SegmentCursor::step`].
     #[inline]
     pub(crate) fn step_back(&mut self) -> bool {
-        self.block.is_some() && self.at > 0 && self.settle(self.at - 1)
+        match self.at.checked_sub(1) {
+            Some(at) => self.settle(at),
+            None => self.step_over(Edge::Last),
+        }
+    }
+
+    /// Goes on to the next block of the same leaf, if that is cached; false, and nothing has changed, where not.
+    fn step_over(&mut self, edge: Edge) -> bool {
+        let (Some(cache), Some(leaf)) = (self.cache.as_deref(), self.path.last()) else { return false };
+        if self.block.is_none() {
+            return false;
+        }
+        let next = match edge {
+            Edge::First => leaf.at + 1,
+            // Where there is none before, this is past the last, too.
+            Edge::Last => leaf.at.wrapping_sub(1),
+        };
+        if next >= leaf.block.count() {
+            return false;
+        }
+        let ptr = leaf.block.child(next).block;
+        let Some(block) = self.segment.peek_block(cache, ptr, BlockKind::Data) else { return false };
+        if let Some(leaf) = self.path.last_mut() {
+            leaf.at = next;
+        }
+        let at = edge_of(&block, edge);
+        self.go_into(block, ptr);
+        self.settle(at)
+    }
+
+    /// Makes a data block the current one. The cursor is on no entry of it yet.
+    fn go_into(&mut self, block: Rc<Block>, ptr: BlockPtr) {
+        self.full_key.clear();
+        self.full_key.extend_from_slice(block.prefix());
+        self.block = Some(block);
+        self.block_offset = ptr.offset;
     }
 
     /// Goes to the next entry. Answers whether there is one.
@@ -319,12 +402,9 @@ impl SegmentCursor {
         let Some(leaf) = path.last() else { return Ok(false) };
         let ptr = leaf.block.child(leaf.at).block;
         let block = self.data_block(&path, leaf, ptr).await?;
-        self.full_key.clear();
-        self.full_key.extend_from_slice(block.prefix());
         let at = edge_of(&block, edge);
         self.path = path;
-        self.block = Some(block);
-        self.block_offset = ptr.offset;
+        self.go_into(block, ptr);
         Ok(self.settle(at))
     }
 

@@ -42,8 +42,8 @@ mod tests;
 pub(crate) use block::Block;
 pub(crate) use cursor::SegmentCursor;
 pub(crate) use filter::{Filter, key_hash};
-pub(crate) use meta::{Compression, SegmentIdentity, SegmentMeta, SegmentOptions};
-pub(crate) use reader::{Found, Segment};
+pub(crate) use meta::{SegmentIdentity, SegmentMeta, SegmentOptions};
+pub(crate) use reader::{Found, Segment, VALUE_SHARED_BYTES_MIN};
 pub(crate) use writer::SegmentWriter;
 
 use crate::limits::{KEY_BYTES_MAX, PAGE_BYTES, VALUE_BYTES_MAX};

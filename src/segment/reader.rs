@@ -7,7 +7,7 @@
 use super::block::{Block, BlockKind, BlockPtr, Stored, Target, compare_full_key, open_filter};
 use super::file::SegmentFile;
 use super::filter::{Filter, directory_hash};
-use super::meta::{Child, FOOTER_BYTES_MAX, SegmentMeta, check_header, footer_bytes_of, read_footer};
+use super::meta::{Child, SegmentMeta};
 use super::{page_ceil, page_floor};
 use crate::cache::{BlockCache, BlockKey, Cached};
 use crate::disk::io::{Io, Ticket};
@@ -15,7 +15,6 @@ use crate::disk::{Completion, IoBuf, Op};
 use crate::entry::DirectoryId;
 use crate::error::{Error, Result};
 use crate::levels::Commit;
-use crate::limits::PAGE_BYTES;
 use bytes::Bytes;
 use std::cell::Cell;
 use std::cmp::Ordering;
@@ -25,7 +24,7 @@ use std::rc::Rc;
 
 /// Values from this size on are handed out as slices of their block; smaller ones are copied, so that a small
 /// value does not keep a whole block in memory.
-const VALUE_SHARED_BYTES_MIN: usize = 512;
+pub(crate) const VALUE_SHARED_BYTES_MIN: usize = 512;
 
 /// Reads from this size on keep the buffer that was read into; smaller blocks are copied out of it, as a
 /// buffer of whole pages costs the allocator up to a page more than it holds.
@@ -56,32 +55,6 @@ impl Segment {
     pub(crate) fn new(io: Io, name: String, meta: SegmentMeta, number: u64) -> Self {
         let seed = meta.identity.seed();
         Segment { meta, number, seed, obsolete: Cell::new(false), file: SegmentFile::new(io, name) }
-    }
-
-    /// A segment known by its file only: reads the meta from the footer, and checks it against the header.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Damaged`] where the file is no segment or not whole.
-    pub(crate) async fn open_file(io: Io, name: String, number: u64) -> Result<Self> {
-        let file = SegmentFile::new(io, name);
-        let damaged = |offset, why: &str| Error::damaged(file.name(), offset, why);
-        let (_, bytes) = file.open().await.map_err(|source| Error::io("open", file.name(), source))?;
-        if bytes < 2 * PAGE_BYTES as u64 || !bytes.is_multiple_of(PAGE_BYTES as u64) {
-            return Err(damaged(bytes, "a file of this length is no segment: cut short"));
-        }
-        let last = read_pages(&file, bytes - PAGE_BYTES as u64, PAGE_BYTES).await?;
-        let footer_bytes =
-            footer_bytes_of(&last).map_err(|why| damaged(bytes - PAGE_BYTES as u64, why))? as u64;
-        debug_assert!(footer_bytes <= FOOTER_BYTES_MAX as u64);
-        let footer_at = bytes.checked_sub(footer_bytes).filter(|&at| at >= PAGE_BYTES as u64);
-        let footer_at = footer_at.ok_or_else(|| damaged(bytes, "the footer is longer than the file"))?;
-        let footer = read_pages(&file, footer_at, footer_bytes as usize).await?;
-        let meta = read_footer(&footer, bytes).map_err(|why| damaged(footer_at, why))?;
-        let header = read_pages(&file, 0, PAGE_BYTES).await?;
-        check_header(&header, &meta.identity).map_err(|why| damaged(0, why))?;
-        let seed = meta.identity.seed();
-        Ok(Segment { meta, number, seed, obsolete: Cell::new(false), file })
     }
 
     /// All that is known without reading.
@@ -126,17 +99,40 @@ impl Segment {
         cache: &BlockCache,
         directory: DirectoryId,
     ) -> Result<bool> {
-        let (Some((min, _)), Some((max, _))) = (self.meta.min(), self.meta.max()) else {
-            return Ok(false);
-        };
-        if directory == min || directory == max {
-            return Ok(true);
-        }
-        if directory < min || directory > max || self.meta.directory_filter.is_absent() {
-            return Ok(false);
+        if let Some(known) = self.may_have_directory_now(cache, directory) {
+            return Ok(known);
         }
         let filter = self.filter(cache, self.meta.directory_filter, BlockKind::DirectoryFilter).await?;
         Ok(filter.may_contain(directory_hash(directory)))
+    }
+
+    /// [`may_have_directory`](Segment::may_have_directory), if that needs no wait.
+    pub(crate) fn may_have_directory_now(&self, cache: &BlockCache, directory: DirectoryId) -> Option<bool> {
+        let (Some((min, _)), Some((max, _))) = (self.meta.min(), self.meta.max()) else {
+            return Some(false);
+        };
+        if directory == min || directory == max {
+            return Some(true);
+        }
+        if directory < min || directory > max || self.meta.directory_filter.is_absent() {
+            return Some(false);
+        }
+        match cache.peek(self.key_of(self.meta.directory_filter)) {
+            Some(Cached::Filter(filter)) => Some(filter.may_contain(directory_hash(directory))),
+            _ => None,
+        }
+    }
+
+    /// Whether keys of a directory between two bounds, both included, can lie within the segment's range; none stands
+    /// for the directory's end. No I/O.
+    pub(crate) fn overlaps(&self, directory: DirectoryId, low: Option<&[u8]>, high: Option<&[u8]>) -> bool {
+        let (min, max) = (&self.meta.min_full_key, &self.meta.max_full_key);
+        let below = compare_full_key(max, directory, low.unwrap_or_default()) == Ordering::Less;
+        let above = match (high, self.meta.min()) {
+            (Some(high), _) => compare_full_key(min, directory, high) == Ordering::Greater,
+            (None, min) => min.is_some_and(|(least, _)| least > directory),
+        };
+        self.meta.entries > 0 && !below && !above
     }
 
     /// The newest version of a key that was written at or before `at`, if this segment holds one. `key_hash`
@@ -199,6 +195,16 @@ impl Segment {
         kind: BlockKind,
     ) -> Option<Rc<Block>> {
         match cache.get(self.key_of(ptr)) {
+            Some(Cached::Block(block)) if block.kind() == kind => Some(block),
+            _ => None,
+        }
+    }
+
+    /// A block that is cached; counts a hit, but no miss: who does not find it here reads it with
+    /// [`block`](Segment::block), which counts that.
+    #[inline]
+    pub(crate) fn peek_block(&self, cache: &BlockCache, ptr: BlockPtr, kind: BlockKind) -> Option<Rc<Block>> {
+        match cache.peek(self.key_of(ptr)) {
             Some(Cached::Block(block)) if block.kind() == kind => Some(block),
             _ => None,
         }
@@ -334,15 +340,6 @@ impl Drop for Segment {
             drop(self.file.io().start(Op::Remove { name: self.name().to_string() }));
         }
     }
-}
-
-/// Reads whole pages of a file whose meta is not known yet.
-async fn read_pages(file: &SegmentFile, offset: u64, bytes: usize) -> Result<IoBuf> {
-    let failed = |source| Error::io("read", file.name(), source);
-    let (id, _) = file.open().await.map_err(failed)?;
-    let done = file.start_read(id, offset, IoBuf::zeroed(bytes)).await;
-    done.result.map_err(failed)?;
-    Ok(done.buf.unwrap_or_default())
 }
 
 /// The pages that hold a block: their offset and bytes.

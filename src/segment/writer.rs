@@ -357,12 +357,14 @@ struct Output {
 impl Output {
     /// How many chunks are kept for use again: as many as a caller has in flight at a time, or so.
     const SPARE_MAX: usize = 4;
+    /// What the first chunk begins with: it doubles as it fills, so that a small segment costs little.
+    const FIRST_BYTES: usize = 16 * 1024;
 
     fn new() -> Self {
         Output {
             full: VecDeque::new(),
             spare: Vec::new(),
-            current: IoBuf::zeroed(CHUNK_BYTES),
+            current: IoBuf::zeroed(Self::FIRST_BYTES),
             filled: 0,
             bytes: 0,
             hash: Xxh3::new(),
@@ -374,9 +376,18 @@ impl Output {
         self.bytes += bytes.len() as u64;
         while !bytes.is_empty() {
             let (now, later) = bytes.split_at(bytes.len().min(CHUNK_BYTES - self.filled));
+            self.reserve(now.len());
             self.current[self.filled..self.filled + now.len()].copy_from_slice(now);
             self.advance(now.len());
             bytes = later;
+        }
+    }
+
+    /// Makes room for so many bytes in the chunk, within its full size.
+    fn reserve(&mut self, bytes: usize) {
+        let needed = self.filled + bytes;
+        if needed > self.current.len() {
+            self.current.resize(needed.max(2 * self.current.len()).min(CHUNK_BYTES));
         }
     }
 
@@ -391,6 +402,7 @@ impl Output {
         let bytes = (page_ceil(self.bytes) - self.bytes) as usize;
         self.bytes += bytes as u64;
         // Chunks are whole pages, so the padding lies within one.
+        self.reserve(bytes);
         self.current[self.filled..self.filled + bytes].fill(0);
         self.advance(bytes);
     }
@@ -412,9 +424,9 @@ impl Output {
         hash.digest128()
     }
 
-    fn recycle(&mut self, mut chunk: IoBuf) {
+    fn recycle(&mut self, chunk: IoBuf) {
         if self.spare.len() < Self::SPARE_MAX {
-            chunk.resize(CHUNK_BYTES);
+            // A short one grows when it is filled.
             self.spare.push(chunk);
         }
     }

@@ -573,7 +573,7 @@ impl Core {
         state.compaction.due = due.into();
         state.installer.clear();
         state.compaction.untidy = true;
-        state.compaction.stalled = Some(error);
+        state.compaction.stalled = Some(error.on_shard(self.config.shard));
         state.compaction.retry_at = Some(self.now() + RETRY_AFTER);
         state.log.retry();
         // Commits that wait for it are to be told.

@@ -157,6 +157,7 @@ pub(crate) fn config_of(shard: u16, fixed: &Fixed, options: &Options) -> Result<
         durability: options.durability,
         memtable_bytes: options.memtable_bytes / usize::from(fixed.shards),
         group_bytes: options.group_bytes,
+        manifest_bytes: crate::manifest::FILE_BYTES_MIN,
     })
 }
 
@@ -218,42 +219,24 @@ fn run(setup: Setup, opened: &mpsc::Sender<Result<Opened>>) {
         let (core, recovery) = block_on(&io, opening)?;
         Ok((core, Opened { recovery, io_kind: io.kind(), io_fallback }))
     });
-    let core = match core {
-        Ok((core, report)) => {
-            // If no one waits any more, the engine was given up, and a close is on its way.
-            let _ = opened.send(Ok(report));
-            core
-        }
+    let (core, report) = match core {
+        Ok(opened) => opened,
         Err(error) => {
-            let error = name_shard(error, shard);
-            let _ = opened.send(Err(error));
+            let _ = opened.send(Err(error.on_shard(shard)));
             return;
         }
     };
-    let looped = host(&core, &mailbox);
+    // If no one waits any more, the engine was given up, and a close is on its way.
+    let report_to = opened.clone();
+    let looped = host(&core, &mailbox, move || drop(report_to.send(Ok(report))));
     mailbox.close();
     let io = core.io.clone();
     match looped {
         Ok(()) => block_on(&io, core.finish()),
-        Err(error) => {
-            // Without its runtime the shard cannot go on; whoever waits is told that it is closed.
-            eprintln!("quipu: shard {shard}: {error}");
-        }
+        // Without its runtime the shard does not open; once open, whoever waits is told that it is closed.
+        Err(error) => drop(opened.send(Err(error))),
     }
     HOSTING.set(false);
-}
-
-/// Puts the shard's folder in front of the files that an error names.
-fn name_shard(error: Error, shard: u16) -> Error {
-    let put = |file: String| format!("shard-{shard:04}/{file}");
-    match error {
-        Error::Damaged { file, offset, why, window } => {
-            Error::Damaged { file: put(file), offset, why, window }
-        }
-        Error::Io { operation, file, source } => Error::Io { operation, file: put(file), source },
-        Error::NoSpace { file } => Error::NoSpace { file: put(file) },
-        other => other,
-    }
 }
 
 /// Runs a future of a shard that has no loop, or none any more.
@@ -270,7 +253,8 @@ fn block_on<T>(io: &Io, future: impl Future<Output = T>) -> T {
 }
 
 /// Runs the shard's loop to its end.
-fn host(core: &Rc<Core>, mailbox: &Arc<Mailbox>) -> Result<()> {
+/// Calls `ready` once all that the loop needs is there.
+fn host(core: &Rc<Core>, mailbox: &Arc<Mailbox>, ready: impl FnOnce() + 'static) -> Result<()> {
     let failed = |error| Error::io("start the runtime of", format!("shard {}", core.config.shard), error);
     let (main_core, main_mailbox) = (core.clone(), mailbox.clone());
     // tokio-uring's runtime panics where it has no ring of its own, so try first.
@@ -279,27 +263,33 @@ fn host(core: &Rc<Core>, mailbox: &Arc<Mailbox>) -> Result<()> {
         let entries = 32;
         tokio_uring::builder().entries(entries).start(async move {
             let spawner: Spawner = Box::new(|task| drop(tokio::task::spawn_local(task)));
-            drive(&main_core, &main_mailbox, spawner).await
+            drive(&main_core, &main_mailbox, spawner, ready).await
         })
     } else {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let local = LocalSet::new();
         local.block_on(&runtime, async move {
             let spawner: Spawner = Box::new(|task| drop(tokio::task::spawn_local(task)));
-            drive(&main_core, &main_mailbox, spawner).await
+            drive(&main_core, &main_mailbox, spawner, ready).await
         })
     };
     result.map_err(failed)
 }
 
 /// The loop: one turn a poll.
-async fn drive(core: &Rc<Core>, mailbox: &Arc<Mailbox>, spawner: Spawner) -> std::io::Result<()> {
+async fn drive(
+    core: &Rc<Core>,
+    mailbox: &Arc<Mailbox>,
+    spawner: Spawner,
+    opened: impl FnOnce(),
+) -> std::io::Result<()> {
     core.set_spawner(Some(spawner));
     let ready = match core.io.event_fd() {
         // SAFETY: the descriptor is owned by the `AsyncFd`, so it stays open, and its own, while registered.
         Some(fd) => Some(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?),
         None => None,
     };
+    opened();
     let spent = Spent::default();
     let mut alarm: Option<(u64, Pin<Box<tokio::time::Sleep>>)> = None;
     let result = poll_fn(|cx| {

@@ -28,6 +28,8 @@ pub(crate) const FACT_SCHEDULE: u16 = 1;
 pub(crate) const FACT_BASE: u16 = 2;
 /// What history is retained, and since when.
 pub(crate) const FACT_HISTORY: u16 = 3;
+/// A commit that was durable when the edit was made, with all before it: a log that ends earlier has lost something.
+pub(crate) const FACT_DURABLE: u16 = 4;
 
 type Applying = Pin<Box<dyn Future<Output = (Manifest, Result<()>)>>>;
 
@@ -71,6 +73,20 @@ impl Installer {
     /// Adds a change behind those that wait.
     pub(crate) fn push(&mut self, change: Change) {
         self.changes.push_back(change);
+    }
+
+    /// Notes in the manifest that all commits up to one are durable. For the end: no edit is at work or waits.
+    pub(crate) async fn note_durable(&mut self, commit: Commit) -> Result<()> {
+        let known = |manifest: &Manifest| {
+            manifest.state().facts.get(&FACT_DURABLE).and_then(|bytes| decode_durable(bytes))
+        };
+        match &mut self.idle {
+            Some(manifest) if !self.failed && known(manifest) != Some(commit) => {
+                let facts = vec![(FACT_DURABLE, encode_durable(commit))];
+                manifest.apply(Edit { facts, ..Edit::default() }).await
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Lets go of changes that wait, since their work is given up.
@@ -186,6 +202,7 @@ impl State {
         let floor = schedule.at;
         edit.facts.push((FACT_SCHEDULE, schedule.encode()));
         edit.facts.push((FACT_BASE, encode_base(view.base_end, base_bytes)));
+        edit.facts.push((FACT_DURABLE, encode_durable(self.waiters.durable_until())));
         settled.extend(edit.add.iter().map(|(name, _)| name.clone()));
         (edit, Next { view, gone, floor, base_bytes, done, spilled, settled })
     }
@@ -267,6 +284,18 @@ pub(crate) fn decode_role(bytes: &[u8]) -> Option<Role> {
     };
     let meta = SegmentMeta::decode(&mut reader)?;
     (reader.is_empty() && meta.identity.kind == kind.to_byte()).then_some(Role { kind, bounds, meta })
+}
+
+pub(crate) fn encode_durable(commit: Commit) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_varint(&mut out, commit.0);
+    out
+}
+
+pub(crate) fn decode_durable(bytes: &[u8]) -> Option<Commit> {
+    let mut reader = Reader::new(bytes);
+    let commit = Commit(reader.varint()?);
+    reader.is_empty().then_some(commit)
 }
 
 pub(crate) fn encode_base(end: Commit, bytes: u64) -> Vec<u8> {

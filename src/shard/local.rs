@@ -10,7 +10,9 @@ use crate::error::{Error, Result};
 use crate::levels::Commit;
 use crate::options::{Durability, check_within};
 use crate::path::Name;
-use crate::read::{Pages, Taken};
+use crate::read::pages::Pages;
+use crate::read::scan::{PageReader, Scanner};
+use crate::read::{Page, PageRequest, Walk};
 use crate::view::Frame;
 use bytes::Bytes;
 use std::future::Future;
@@ -20,6 +22,10 @@ use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use tokio::sync::oneshot;
+
+/// The entries of a page that stays on its thread, at most: few, so that they are still in the core's own cache when
+/// they are handed out.
+const PAGE_ENTRIES_MAX: usize = 128;
 
 /// A handle of a shard for tasks on its own thread; see [`Engine::run_on`](crate::Engine::run_on). Cheap to
 /// clone; cannot leave the thread.
@@ -244,8 +250,7 @@ impl Local {
     /// Refuses directories of another engine, and of other shards.
     fn check(&self, directory: &Directory) -> Result<()> {
         if Arc::as_ptr(directory.engine()) != self.engine.as_ptr() {
-            let why = "a handle of another engine, or of an earlier opening";
-            return Err(Error::invalid(format!("directory {:?}", directory.path()), why));
+            return Err(crate::engine::foreign(directory));
         }
         self.check_shard(directory.name())
     }
@@ -397,7 +402,8 @@ impl LocalSnapshot {
     fn scan(self, directory: &Directory, range: RangeOf) -> Result<LocalScan> {
         self.local.check(directory)?;
         range.check()?;
-        Ok(LocalScan { snapshot: self, name: directory.name().clone(), pages: Pages::new(range) })
+        let reader = Reader { snapshot: self, name: directory.name().clone(), walks: [None, None] };
+        Ok(LocalScan { scanner: Scanner::new(reader, Pages::new(range, PAGE_ENTRIES_MAX)) })
     }
 }
 
@@ -408,24 +414,42 @@ impl std::fmt::Debug for LocalSnapshot {
 }
 
 /// A scan for tasks on the shard's thread; see [`Scan`](crate::Scan).
+///
+/// It leaves the thread to others now and then, also where it finds everything in memory. Between its pages it
+/// keeps its place in each file that it reads, with what is read ahead there: up to 384 KiB.
 #[must_use = "a scan reads nothing until its next entry is asked for"]
 pub struct LocalScan {
+    scanner: Scanner<Reader>,
+}
+
+/// Reads the pages of a scan.
+struct Reader {
     snapshot: LocalSnapshot,
     name: Name,
-    pages: Pages,
+    /// From the low end and from the high one.
+    walks: [Option<Walk>; 2],
+}
+
+impl PageReader for Reader {
+    async fn read(&mut self, request: PageRequest) -> Result<Page> {
+        let LocalSnapshot { local, frame } = &self.snapshot;
+        let kept = &mut self.walks[usize::from(request.back)];
+        let read = local.core.page(frame, &self.name, &request, kept.take()).await;
+        let (page, walk) = read.map_err(|error| error.on_shard(local.shard()))?;
+        *kept = walk;
+        Ok(page)
+    }
 }
 
 impl LocalScan {
-    /// At most this many entries.
-    pub fn limit(mut self, entries: usize) -> Self {
-        self.pages.limit(entries);
-        self
+    /// At most this many entries from now on, counted as they are handed out, from whichever end.
+    pub fn limit(self, entries: usize) -> Self {
+        LocalScan { scanner: self.scanner.limit(entries) }
     }
 
     /// From the high end to the low one.
-    pub fn reverse(mut self) -> Self {
-        self.pages.reverse();
-        self
+    pub fn reverse(self) -> Self {
+        LocalScan { scanner: self.scanner.reverse() }
     }
 
     /// The next entry, as key and value.
@@ -434,41 +458,23 @@ impl LocalScan {
     ///
     /// [`Error::Damaged`], [`Error::Io`].
     pub async fn next(&mut self) -> Result<Option<(Bytes, Bytes)>> {
-        self.step(false).await
+        self.scanner.step(false).await
     }
 
-    /// The next entry from the other end.
+    /// The next entry from the other end. Both ends meet: no entry comes from both.
     pub async fn next_back(&mut self) -> Result<Option<(Bytes, Bytes)>> {
-        self.step(true).await
+        self.scanner.step(true).await
     }
 
     /// All that is left.
-    pub async fn collect(mut self) -> Result<Vec<(Bytes, Bytes)>> {
-        let mut all = Vec::new();
-        while let Some(entry) = self.next().await? {
-            all.push(entry);
-        }
-        Ok(all)
-    }
-
-    async fn step(&mut self, other: bool) -> Result<Option<(Bytes, Bytes)>> {
-        loop {
-            match self.pages.take(other) {
-                Taken::Entry(entry) => return Ok(Some(entry)),
-                Taken::End => return Ok(None),
-                Taken::Read => {}
-            }
-            let request = self.pages.next_page(other);
-            let core = &self.snapshot.local.core;
-            let page = core.page(&self.snapshot.frame, &self.name, &request).await?;
-            self.pages.fill(other, page);
-        }
+    pub async fn collect(self) -> Result<Vec<(Bytes, Bytes)>> {
+        self.scanner.collect().await
     }
 }
 
 impl std::fmt::Debug for LocalScan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "LocalScan({:?})", self.name)
+        write!(f, "LocalScan({:?})", self.scanner.reader.name)
     }
 }
 

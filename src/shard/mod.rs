@@ -12,7 +12,7 @@
 //! 3. sequence commits that wait, as room and pace allow (`sequence`);
 //! 4. start log writes (`write_log`);
 //! 5. one slice of compaction, if one is owed or there is nothing else to do (`compaction`);
-//! 6. tasks: reads that wait for the disk, paths being resolved;
+//! 6. tasks: reads that wait for the disk, scans, paths being resolved;
 //! 7. submit again.
 //!
 //! Promises: a turn takes bounded time; commits are sequenced in the order in which they arrive; nothing here
@@ -35,6 +35,7 @@ pub(crate) mod snapshots;
 pub(crate) mod statistics;
 pub(crate) mod tasks;
 pub(crate) mod tip;
+pub(crate) mod verify;
 pub(crate) mod waiters;
 
 use crate::cache::BlockCache;
@@ -46,6 +47,7 @@ use crate::levels::{Budget, Commit, Divisor, History};
 use crate::limits;
 use crate::log::Log;
 use crate::options::{Durability, Fixed};
+use crate::read::Allowance;
 use crate::segment::SegmentOptions;
 use crate::stats::Stages;
 use crate::view::Frame;
@@ -78,6 +80,8 @@ pub(crate) struct Config {
     /// Bytes that this shard's memtables may take.
     pub(crate) memtable_bytes: usize,
     pub(crate) group_bytes: usize,
+    /// The least length of a generation of the manifest, in bytes.
+    pub(crate) manifest_bytes: u64,
 }
 
 /// One shard.
@@ -88,6 +92,8 @@ pub(crate) struct Core {
     pub(crate) state: RefCell<State>,
     pub(crate) tasks: Tasks,
     pub(crate) snapshots: RefCell<Snapshots>,
+    /// What scans may look at in a turn.
+    pub(crate) allowance: Rc<Allowance>,
     /// Wakes whoever drives the turns.
     driver: RefCell<Option<Waker>>,
     /// Runs on-core tasks.
@@ -197,6 +203,7 @@ impl Core {
         if !driver.as_ref().is_some_and(|known| known.will_wake(waker)) {
             *driver = Some(waker.clone());
             self.io.set_driver(waker);
+            self.allowance.set_driver(waker);
         }
     }
 
@@ -245,7 +252,7 @@ impl Core {
         let wrote = self.write_log();
         let active = completed > 0 || sequenced > 0 || wrote || self.staged_moves();
         let compacted = self.compact(!active);
-        let woken = self.tasks.poll();
+        let woken = self.tasks.poll() || self.allowance.is_awaited();
         if self.state.borrow().closing.is_some() && self.try_close() {
             return Turn::Closed;
         }
@@ -284,7 +291,8 @@ impl Core {
         if state.poisoned.is_some() {
             return;
         }
-        let error = Error::Poisoned { shard: self.config.shard, source: Box::new(error) };
+        let error =
+            Error::Poisoned { shard: self.config.shard, source: Box::new(error.on_shard(self.config.shard)) };
         state.waiters.fail(&error);
         for queued in state.queue.drain(..) {
             queued.reply.send(Err(error.clone()));
@@ -385,7 +393,17 @@ impl Core {
         self.snapshots.take();
         let result = match state.poisoned.clone() {
             Some(error) => Err(error),
-            None => state.log.seal().await,
+            None => match state.log.seal().await {
+                Ok(()) => {
+                    let last = state.tip.schedule.at;
+                    match state.installer.note_durable(last).await {
+                        // It only helps to notice a log that is lost later; closing may be what makes space.
+                        Err(Error::NoSpace { .. }) => Ok(()),
+                        noted => noted,
+                    }
+                }
+                failed => failed,
+            },
         };
         if let Some(reply) = state.closing.take() {
             // Whoever asked may have stopped waiting.

@@ -1,18 +1,19 @@
 //! Opening a shard: manifest, then log, then what was interrupted.
 //!
 //! 1. Read the manifest: the live segments, and the facts (the schedule at the floor, the base, the history).
-//! 2. Remove files that belong to nothing: what interrupted carries had begun to write.
+//! 2. See that each live file is there, and which files belong to nothing: what interrupted carries had begun.
 //! 3. Replay the log from the floor, through the same function that applies live commits. Commits that a segment
 //!    holds already only move the schedule; the others fill tables, which freeze where they did before.
-//! 4. Compare what exists with what the arithmetic says must: each missing window is a carry to be done
+//! 4. Remove what belongs to nothing.
+//! 5. Compare what exists with what the arithmetic says must: each missing window is a carry to be done
 //!    ([`crate::levels::Shape::pending`]). Its inputs are there, so it gives the same bytes.
 //!
 //! No segment is read: opening takes time in proportion to the log.
 
 use super::compaction::Compaction;
 use super::install::{
-    FACT_BASE, FACT_HISTORY, FACT_SCHEDULE, Installer, decode_base, decode_history, decode_role,
-    encode_history, encode_role,
+    FACT_BASE, FACT_DURABLE, FACT_HISTORY, FACT_SCHEDULE, Installer, decode_base, decode_durable,
+    decode_history, decode_role, encode_history, encode_role,
 };
 use super::schedule::Schedule;
 use super::tip::{Apply, Tip};
@@ -27,6 +28,7 @@ use crate::error::{Error, Result};
 use crate::levels::{Commit, History, Level, Retention, Span};
 use crate::log::{Identity, Log, LogOptions};
 use crate::manifest::{Edit, Manifest};
+use crate::read::Allowance;
 use crate::segment::Segment;
 use crate::stats::Stages;
 use crate::table::Table;
@@ -53,7 +55,7 @@ impl Core {
     ) -> Result<(Rc<Core>, ShardRecovery)> {
         let started = io.now();
         let identity = Identity { engine: config.fixed.engine, shard: config.shard };
-        let mut manifest = Manifest::open(&io, identity).await?;
+        let mut manifest = Manifest::open(&io, identity, config.manifest_bytes).await?;
         let cache = Rc::new(BlockCache::new(cache_bytes as u64));
 
         // 1. What the manifest holds.
@@ -74,13 +76,21 @@ impl Core {
             Some(bytes) => decode_base(bytes).ok_or_else(|| unreadable("the base"))?,
             None => (Commit::ZERO, 0),
         };
+        let claimed = match fact(FACT_DURABLE) {
+            Some(bytes) => decode_durable(bytes).ok_or_else(|| unreadable("what was durable"))?,
+            None => Commit::ZERO,
+        };
         let view = view_of(&io, &cache, &stored.segments, base_end)?;
 
-        // 2. What belongs to nothing.
-        let orphans = remove_orphans(&io, &stored.segments).await?;
+        // 2. What is there.
+        let orphans = find_orphans(&io, &stored.segments).await?;
 
         // 3. The log.
         let floor = schedule.at;
+        // Parts of a fold that was interrupted end above the base.
+        let parts = view.parts.iter().map(|part| part.segment.meta().identity.last);
+        let held = view.sources.iter().map(|source| source.span().last).chain(parts).max();
+        let reach = claimed.max(held.unwrap_or(base_end));
         let covered: Vec<Span> =
             view.sources.iter().map(Source::span).filter(|span| span.last > floor).collect();
         let mut tip = Tip::new(schedule, view, base_bytes);
@@ -96,15 +106,16 @@ impl Core {
                 }
             }
         };
-        let mut log = Log::recover(&io, log, identity, floor, &mut apply).await?;
+        let mut log = Log::recover(&io, log, identity, floor, reach, &mut apply).await?;
         tip.settle();
-        let newest = tip.view.sources.iter().map(|source| source.span().last).max().unwrap_or(base_end);
-        if newest > tip.schedule.at {
-            let at = tip.schedule.at;
-            let why = format!("the log ends at commit {at}, but segments hold commits up to {newest}");
-            return Err(Error::damaged("log", 0, why));
-        }
         check_contiguous(&tip)?;
+
+        // 4. What belongs to nothing. Not before all else is known to be sound: a folder that is refused stays as it is.
+        for name in &orphans {
+            let removed = io.run(Op::Remove { name: name.clone() }).await;
+            removed.map_err(|error| Error::io("remove", name, error))?;
+        }
+        let orphans = orphans.len();
         let log_bytes = log.usage().bytes_used;
 
         if let Some(to) = retention.filter(|to| *to != history.retention) {
@@ -149,13 +160,14 @@ impl Core {
             state: RefCell::new(state),
             tasks: Default::default(),
             snapshots: Default::default(),
+            allowance: Allowance::new(),
             driver: RefCell::default(),
             spawner: RefCell::default(),
             kicked: Cell::new(true),
             now: Cell::new(now),
         });
 
-        // 4. What was interrupted.
+        // 5. What was interrupted.
         let carries = core.resume();
         let took = Duration::from_nanos(core.io.now().saturating_sub(started));
         let newest = core.last();
@@ -268,8 +280,8 @@ fn view_of(
     Ok(view)
 }
 
-/// Removes files of segments that the manifest does not know.
-async fn remove_orphans(io: &Io, segments: &BTreeMap<String, Vec<u8>>) -> Result<usize> {
+/// The files of segments that the manifest does not know; those that it knows must be there.
+async fn find_orphans(io: &Io, segments: &BTreeMap<String, Vec<u8>>) -> Result<Vec<String>> {
     let listed = io.list().await.map_err(|error| Error::io("list", "the shard's folder", error))?;
     let ours = |name: &str| ["segment-", "spill-", "base-"].iter().any(|kind| name.starts_with(kind));
     let orphans: Vec<String> = listed
@@ -294,9 +306,5 @@ async fn remove_orphans(io: &Io, segments: &BTreeMap<String, Vec<u8>>) -> Result
             Some(_) => {}
         }
     }
-    for name in &orphans {
-        let removed = io.run(Op::Remove { name: name.clone() }).await;
-        removed.map_err(|error| Error::io("remove", name, error))?;
-    }
-    Ok(orphans.len())
+    Ok(orphans)
 }

@@ -9,7 +9,7 @@ use crate::levels::Commit;
 use crate::options::Durability;
 use crate::path::Name;
 use crate::read::{Page, PageRequest};
-use crate::stats::{SegmentInfo, ShardStats};
+use crate::stats::{SegmentInfo, ShardStats, Verified};
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -99,6 +99,8 @@ pub(crate) enum Request {
         name: Name,
         page: PageRequest,
         at: At,
+        /// The snapshot is the scan's own: it was opened with an earlier page.
+        own: bool,
         reply: ReplyTo<Page>,
     },
     Exists {
@@ -106,9 +108,15 @@ pub(crate) enum Request {
         at: At,
         reply: ReplyTo<bool>,
     },
-    /// A page of the names under a directory, or of the top level.
+    /// A page of the shard's roots.
+    Roots {
+        after: Option<String>,
+        limit: usize,
+        reply: ReplyTo<Vec<String>>,
+    },
+    /// A page of the names under a directory.
     Children {
-        name: Option<Name>,
+        name: Name,
         after: Option<String>,
         limit: usize,
         at: At,
@@ -131,6 +139,10 @@ pub(crate) enum Request {
     /// The live files.
     Segments {
         reply: ReplyTo<Vec<SegmentInfo>>,
+    },
+    /// Reads every live file from end to end.
+    Verify {
+        reply: ReplyTo<Verified>,
     },
     Run {
         task: Box<dyn FnOnce(Local) + Send>,

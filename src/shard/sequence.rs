@@ -237,7 +237,10 @@ impl Core {
                     reply.send(Err(error));
                 }
                 Verdict::Wait => match state.stuck(&self.config, action.bytes(), now) {
-                    Some(error) => reply.send(Err(error)),
+                    Some(error) => {
+                        attempts = 0;
+                        reply.send(Err(error));
+                    }
                     None => {
                         let queued = Queued { action, durability, reply, arrived, resolving, permits };
                         state.queue.push_front(queued);
@@ -355,7 +358,7 @@ impl State {
         // It may have been found long ago: only what is found again is told.
         self.log.retry();
         self.shortage_tried = !self.shortage_tried;
-        (!self.shortage_tried).then_some(error)
+        (!self.shortage_tried).then(|| error.on_shard(config.shard))
     }
 
     /// Whether a commit of `bytes` can be sequenced now.

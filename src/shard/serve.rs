@@ -9,22 +9,23 @@ use crate::entry::DirectoryId;
 use crate::error::{Error, Result};
 use crate::levels::Commit;
 use crate::path::Name;
-use crate::read::{self, Page, PageRequest, Pages, Taken};
+use crate::read::{self, Page, PageRequest, Walk};
 use crate::view::Frame;
 use bytes::Bytes;
 use std::cell::Cell;
 use std::future::Future;
 use std::ops::Bound;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// The most requests taken up in one turn.
 const REQUESTS_PER_TURN: usize = 1024;
 /// … and no more are once they have taken so long: clients that ask again as soon as they are answered would keep
 /// the shard from everything else, since a page of a scan takes as long as a thousand commits.
-const REQUESTS_TIME: Duration = Duration::from_micros(500);
+const REQUESTS_NANOS: u64 = 500_000;
 
 /// Permits to give back to the mailbox: taken by requests that are answered.
 #[derive(Clone, Default)]
@@ -53,8 +54,9 @@ impl Drop for Permits {
 }
 
 impl Core {
-    /// Takes up what is in the mailbox, a bounded number. Answers how many.
+    /// Takes up what is in the mailbox, a bounded number. Answers how many. Comes before every turn.
     pub(crate) fn take_requests(self: &Rc<Self>, mailbox: &Arc<Mailbox>, spent: &Spent) -> usize {
+        self.allowance.refill();
         if mailbox.is_ending() {
             let mut state = self.state.borrow_mut();
             // No one waits for this end.
@@ -81,7 +83,9 @@ impl Core {
             let permits = Permits { spent: spent.clone(), count: permits as usize };
             self.serve(request, permits, mailbox);
             self.snapshots.borrow_mut().release(mailbox, false);
-            if now - *began.get_or_insert(now) > REQUESTS_TIME {
+            // By the disk's clock, as all that decides something here.
+            let now = self.io.now();
+            if now - *began.get_or_insert(now) > REQUESTS_NANOS {
                 break;
             }
         }
@@ -105,17 +109,10 @@ impl Core {
                     core.get_many(&frame, &name, &keys).await
                 })
             }
-            Request::Page { name, page, at, reply } => {
+            Request::Page { name, page, at, own, reply } => {
                 let mailbox = mailbox.clone();
                 self.read(at, reply, permits, move |core, frame| async move {
-                    let mut read = core.page(&frame, &name, &page).await?;
-                    // Whoever scans may go on from either end, whatever the limit.
-                    if read.more && matches!(at, At::Newest) {
-                        let commit = frame.commit;
-                        let snapshot = core.snapshots.borrow_mut().open(frame)?;
-                        read.opened = Some(Opened { snapshot, commit, mailbox });
-                    }
-                    Ok(read)
+                    core.scan_page(&frame, &name, &page, at, own, mailbox).await
                 })
             }
             Request::Exists { name, at, reply } => self.read(at, reply, permits, |core, frame| async move {
@@ -123,7 +120,12 @@ impl Core {
             }),
             Request::Children { name, after, limit, at, reply } => {
                 self.read(at, reply, permits, move |core, frame| async move {
-                    core.children(&frame, name.as_ref(), after.as_deref(), limit).await
+                    core.children(&frame, name.path(), after.as_deref(), limit).await
+                });
+            }
+            Request::Roots { after, limit, reply } => {
+                self.read(At::Newest, reply, permits, move |core, frame| async move {
+                    core.roots(&frame, after.as_deref(), limit).await
                 });
             }
             Request::Open { commit, reply } => {
@@ -143,6 +145,11 @@ impl Core {
                 drop(reply.send(Ok(Box::new(stats))));
             }
             Request::Segments { reply } => drop(reply.send(Ok(self.segments()))),
+            Request::Verify { reply } => {
+                self.read(At::Newest, reply, permits, |_, frame| async move {
+                    Ok(super::verify::verify(&frame).await)
+                });
+            }
             Request::Run { task } => task(super::local::Local::new(self.clone(), Weak::default())),
             Request::Close { reply } => {
                 let mut state = self.state.borrow_mut();
@@ -208,7 +215,9 @@ impl Core {
     /// The value of a key.
     pub(crate) async fn get(&self, frame: &Frame, name: &Name, key: &[u8]) -> Result<Option<Bytes>> {
         match self.directory_at(frame, name.path()).await? {
-            Some(directory) => read::get(frame, &self.cache, directory, key).await,
+            Some(directory) => read::get(frame, &self.cache, directory, key)
+                .await
+                .map_err(|error| error.on_shard(self.config.shard)),
             None => Ok(None),
         }
     }
@@ -221,56 +230,182 @@ impl Core {
         keys: &[K],
     ) -> Result<Vec<Option<Bytes>>> {
         match self.directory_at(frame, name.path()).await? {
-            Some(directory) => read::get_many(frame, &self.cache, directory, keys).await,
+            Some(directory) => read::get_many(frame, &self.cache, directory, keys)
+                .await
+                .map_err(|error| error.on_shard(self.config.shard)),
             None => Ok(vec![None; keys.len()]),
         }
     }
 
-    /// A page of a scan.
-    pub(crate) async fn page(&self, frame: &Frame, name: &Name, request: &PageRequest) -> Result<Page> {
-        request.range.check()?;
-        match self.directory_at(frame, name.path()).await? {
-            Some(directory) => read::page(frame, &self.cache, directory, request).await,
-            None => Ok(Page::default()),
-        }
+    /// A page of a scan, and the walk that goes on behind it, if there may be more. `walk` is the one that stands
+    /// where the page begins; without, a new one is made.
+    pub(crate) async fn page(
+        &self,
+        frame: &Frame,
+        name: &Name,
+        request: &PageRequest,
+        walk: Option<Walk>,
+    ) -> Result<(Page, Option<Walk>)> {
+        let mut walk = match walk {
+            Some(walk) => walk,
+            None => {
+                request.range.check()?;
+                let Some(directory) = self.directory_at(frame, name.path()).await? else {
+                    return Ok((Page::default(), None));
+                };
+                self.begin_walk(frame, directory, &request.range, request.back).await?
+            }
+        };
+        let page = walk.page(request).await?;
+        let more = page.more;
+        Ok((page, more.then_some(walk)))
     }
 
-    /// The names under a directory (or of the top level), in order: at most `limit` of those after `after`.
+    async fn begin_walk(
+        &self,
+        frame: &Frame,
+        directory: DirectoryId,
+        range: &RangeOf,
+        back: bool,
+    ) -> Result<Walk> {
+        Walk::start(frame, &self.cache, &self.allowance, directory, range, back).await
+    }
+
+    /// A page of a scan from another thread. Where there is more, the scan gets a snapshot of its own, if it has none
+    /// yet, and the walk is kept with that.
+    async fn scan_page(
+        &self,
+        frame: &Frame,
+        name: &Name,
+        request: &PageRequest,
+        at: At,
+        own: bool,
+        mailbox: Arc<Mailbox>,
+    ) -> Result<Page> {
+        let kept = match at {
+            At::Snapshot(snapshot) if own => self.snapshots.borrow_mut().take_walk(snapshot, request.back),
+            _ => None,
+        };
+        // A client that gave up waiting for a page asks for it again: the walk may have gone on.
+        let kept = kept.filter(|walk| walk.stands_at(request));
+        let (mut page, walk) = self.page(frame, name, request, kept).await?;
+        let Some(walk) = walk else { return Ok(page) };
+        let mut snapshots = self.snapshots.borrow_mut();
+        let snapshot = match at {
+            At::Snapshot(snapshot) if own => snapshot,
+            _ => match snapshots.open(frame.clone()) {
+                Ok(snapshot) => {
+                    page.opened = Some(Opened { snapshot, commit: frame.commit, mailbox });
+                    snapshot
+                }
+                // A scan of a snapshot that someone holds goes on without one of its own, and seeks for each page.
+                Err(_) if matches!(at, At::Snapshot(_)) => return Ok(page),
+                Err(error) => return Err(error),
+            },
+        };
+        snapshots.keep_walk(snapshot, request.back, walk);
+        Ok(page)
+    }
+
+    /// The names under a directory, in order: at most `limit` of those after `after`.
     pub(crate) async fn children(
         &self,
         frame: &Frame,
-        name: Option<&Name>,
+        path: &str,
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<String>> {
-        let parent = match name {
-            None => TOP,
-            Some(name) => match self.directory_at(frame, name.path()).await? {
-                Some(directory) => directory.0,
-                None => return Ok(Vec::new()),
-            },
+        match self.directory_at(frame, path).await? {
+            Some(directory) => self.names_under(frame, directory.0, after, limit).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The paths of the shard's roots, in the order of their components: at most `limit` of those after `after`.
+    pub(crate) async fn roots(
+        &self,
+        frame: &Frame,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>> {
+        let after: Vec<&str> = after.map(|after| after.split('/').collect()).unwrap_or_default();
+        let components = self.config.fixed.root_components;
+        let mut roots = Vec::new();
+        self.roots_under(frame, String::new(), TOP, components, &after, limit, &mut roots).await?;
+        Ok(roots)
+    }
+
+    /// Adds the roots that have so many components more than a prefix, those after `after`.
+    #[expect(clippy::too_many_arguments, reason = "a step of a recursion")]
+    fn roots_under<'a>(
+        &'a self,
+        frame: &'a Frame,
+        prefix: String,
+        parent: u64,
+        components: u8,
+        after: &'a [&'a str],
+        limit: usize,
+        roots: &'a mut Vec<String>,
+    ) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>> {
+        let path = move |name: &str| match prefix.is_empty() {
+            true => name.to_string(),
+            false => format!("{prefix}/{name}"),
         };
+        Box::pin(async move {
+            let first = after.first().copied();
+            if components <= 1 {
+                let names = self.names_under(frame, parent, first, limit - roots.len()).await?;
+                roots.extend(names.iter().map(|name| path(name)));
+                return Ok(());
+            }
+            // What `after` lies under goes on behind it; what comes later is taken whole.
+            let mut rest = after.get(1..).unwrap_or_default();
+            let mut next = match first {
+                Some(first) => Some(first.to_string()),
+                None => self.names_under(frame, parent, None, 1).await?.pop(),
+            };
+            while let Some(name) = next
+                && roots.len() < limit
+            {
+                let inner = path(&name);
+                if let Some(id) = self.directory_at(frame, &inner).await? {
+                    self.roots_under(frame, inner, id.0, components - 1, rest, limit, roots).await?;
+                }
+                rest = &[];
+                next = self.names_under(frame, parent, Some(&name), 1).await?.pop();
+            }
+            Ok(())
+        })
+    }
+
+    /// The names under a directory's number (or of the top level), in order.
+    async fn names_under(
+        &self,
+        frame: &Frame,
+        parent: u64,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>> {
         let mut range = RangeOf::prefix(&parent.to_be_bytes());
         if let Some(after) = after {
             range.low = Bound::Excluded(Bytes::from(Core::catalog_key(parent, after)));
         }
-        let mut pages = Pages::new(range);
-        pages.limit(limit);
         let mut names = Vec::new();
+        if limit == 0 || range.is_empty() {
+            return Ok(names);
+        }
+        let mut walk = self.begin_walk(frame, DirectoryId::CATALOG, &range, false).await?;
+        let mut request = PageRequest { range, back: false, entries: limit };
         loop {
-            match pages.take(false) {
-                Taken::End => return Ok(names),
-                Taken::Entry((key, _)) => {
-                    let name = key.get(8..).and_then(|name| std::str::from_utf8(name).ok());
-                    let name =
-                        name.ok_or_else(|| Error::damaged("catalog", 0, "a name that is not UTF-8"))?;
-                    names.push(name.to_string());
-                }
-                Taken::Read => {
-                    let request = pages.next_page(false);
-                    let page = read::page(frame, &self.cache, DirectoryId::CATALOG, &request).await?;
-                    pages.fill(false, page);
-                }
+            let mut page = walk.page(&request).await?;
+            while let Some((key, _)) = page.take_first() {
+                let name = key.get(8..).and_then(|name| std::str::from_utf8(name).ok());
+                let name = name.ok_or_else(|| Error::damaged("catalog", 0, "a name that is not UTF-8"))?;
+                names.push(name.to_string());
+            }
+            request.entries = limit - names.len();
+            if !page.more || request.entries == 0 {
+                return Ok(names);
             }
         }
     }

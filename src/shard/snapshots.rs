@@ -1,18 +1,34 @@
-//! The snapshots that clients hold open, by number.
+//! The snapshots that clients hold open, by number; and with them the walks of scans between two pages.
+//!
+//! A walk that is kept saves its scan a seek for the next page, and pins what it walks, as its snapshot does. So few are
+//! kept: where there are too many, or they take too much memory, those left alone longest go, and their scans seek
+//! again. They go with their snapshot in any case.
 
 use super::mailbox::Mailbox;
 use crate::error::{Error, Result};
-use crate::limits::SNAPSHOTS_MAX;
+use crate::limits::{SNAPSHOTS_MAX, WALKS_KEPT_BYTES_MAX, WALKS_KEPT_MAX};
+use crate::read::Walk;
 use crate::view::Frame;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 /// See the module's text. Snapshots of tasks on the shard's thread are plain frames, and only counted.
 #[derive(Default)]
 pub(crate) struct Snapshots {
     next: u64,
     open: HashMap<u64, Frame>,
+    /// The one left alone longest first.
+    walks: VecDeque<Kept>,
+    walks_bytes: usize,
     /// So many of those released can be let go once so many requests more are taken up.
     leaving: (usize, usize),
+}
+
+/// A walk between two pages of the scan that has the snapshot.
+struct Kept {
+    snapshot: u64,
+    back: bool,
+    walk: Walk,
+    bytes: usize,
 }
 
 impl Snapshots {
@@ -58,6 +74,7 @@ impl Snapshots {
                 && let Some(snapshot) = mailbox.pop_released()
             {
                 self.open.remove(&snapshot);
+                self.drop_walks(snapshot);
                 count -= 1;
             }
             count = 0;
@@ -67,5 +84,39 @@ impl Snapshots {
 
     pub(crate) fn len(&self) -> usize {
         self.open.len()
+    }
+
+    /// Keeps a scan's walk for its next page from the same end, if the scan is still there.
+    pub(crate) fn keep_walk(&mut self, snapshot: u64, back: bool, walk: Walk) {
+        if !self.open.contains_key(&snapshot) {
+            return;
+        }
+        // There may be one that was left by a page that nobody waited for.
+        drop(self.take_walk(snapshot, back));
+        let bytes = walk.memory();
+        self.walks_bytes += bytes;
+        self.walks.push_back(Kept { snapshot, back, walk, bytes });
+        while self.walks.len() > WALKS_KEPT_MAX || self.walks_bytes > WALKS_KEPT_BYTES_MAX {
+            let Some(oldest) = self.walks.pop_front() else { break };
+            self.walks_bytes -= oldest.bytes;
+        }
+    }
+
+    /// The walk that was kept, if it still is.
+    pub(crate) fn take_walk(&mut self, snapshot: u64, back: bool) -> Option<Walk> {
+        let at = self.walks.iter().position(|kept| kept.snapshot == snapshot && kept.back == back)?;
+        let kept = self.walks.remove(at)?;
+        self.walks_bytes -= kept.bytes;
+        Some(kept.walk)
+    }
+
+    fn drop_walks(&mut self, snapshot: u64) {
+        self.walks.retain(|kept| kept.snapshot != snapshot);
+        self.walks_bytes = self.walks.iter().map(|kept| kept.bytes).sum();
+    }
+
+    /// How many walks are kept.
+    pub(crate) fn walks(&self) -> usize {
+        self.walks.len()
     }
 }

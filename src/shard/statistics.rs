@@ -95,6 +95,8 @@ impl Core {
             read_bytes: disk.read_bytes,
             io_kind: self.io.kind(),
             snapshots: self.snapshots.borrow().len(),
+            walks_kept: self.snapshots.borrow().walks(),
+            entries_scanned: self.allowance.examined(),
             directories_cached: state.catalog.len(),
             stages: state.stages.clone(),
             stalled: state.compaction.stalled().cloned(),

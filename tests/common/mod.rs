@@ -8,113 +8,21 @@
 
 use quipu::disk::simulated::SplitMix64;
 use quipu::disk::{SimulatedFolder, SimulatedOptions};
-use quipu::levels::{Commit, Level};
+use quipu::levels::Commit;
 use quipu::simulation::{Left, SimulatedShard};
-use quipu::{Batch, Bytes, CommitId, Compression, Durability, Error, LocalSnapshot, Options, Retention};
+use quipu::{Batch, CommitId, Durability, Error, LocalSnapshot, Options};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// All directories that histories use.
-pub const PATHS: [&str; 12] =
-    ["r", "r/a", "r/a/x", "r/a/y", "r/a/y/deep", "r/b", "r/b/x", "r/c", "r/c/d/e", "s", "s/t", "s/u"];
-
-pub type Map = BTreeMap<Vec<u8>, Bytes>;
-
-/// One commit.
-#[derive(Clone, Debug)]
-pub enum Step {
-    /// Directory, key, and value (of a put) of each operation.
-    Batch(Vec<(&'static str, Vec<u8>, Option<Bytes>)>),
-    Rename(&'static str, &'static str),
-    Remove(&'static str),
-}
-
-/// The state after a commit: every directory's entries.
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub struct Model {
-    pub directories: BTreeMap<String, Rc<Map>>,
-}
-
-fn is_within(path: &str, above: &str) -> bool {
-    path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-impl Model {
-    pub fn exists(&self, path: &str) -> bool {
-        self.directories.contains_key(path)
-    }
-
-    pub fn map(&self, path: &str) -> Rc<Map> {
-        self.directories.get(path).cloned().unwrap_or_default()
-    }
-
-    /// The names right under a directory, or of the top level.
-    pub fn children(&self, path: Option<&str>) -> Vec<String> {
-        let names = self.directories.keys().filter_map(|child| match path {
-            None => Some(child.as_str()),
-            Some(path) => child.strip_prefix(path)?.strip_prefix('/'),
-        });
-        names.filter(|name| !name.contains('/')).map(str::to_string).collect()
-    }
-
-    fn make(&mut self, path: &str) {
-        for (at, _) in path.match_indices('/').chain([(path.len(), "")]) {
-            self.directories.entry(path[..at].to_string()).or_default();
-        }
-    }
-
-    pub fn apply(&mut self, step: &Step) {
-        match step {
-            Step::Batch(ops) => {
-                for (path, key, value) in ops {
-                    if value.is_some() {
-                        self.make(path);
-                    }
-                    let Some(map) = self.directories.get_mut(*path) else { continue };
-                    let map = Rc::make_mut(map);
-                    match value {
-                        Some(value) => drop(map.insert(key.clone(), value.clone())),
-                        None => drop(map.remove(key)),
-                    }
-                }
-            }
-            Step::Rename(from, to) => {
-                if let Some((parent, _)) = to.rsplit_once('/') {
-                    self.make(parent);
-                }
-                let moved: Vec<String> =
-                    self.directories.keys().filter(|path| is_within(path, from)).cloned().collect();
-                for path in moved {
-                    let map = self.directories.remove(&path).unwrap_or_default();
-                    self.directories.insert(format!("{to}{}", &path[from.len()..]), map);
-                }
-            }
-            Step::Remove(path) => self.directories.retain(|other, _| !is_within(other, path)),
-        }
-    }
-}
-
-/// What a history is like.
-#[derive(Clone, Copy, Debug)]
-pub struct Profile {
-    pub commits: usize,
-    /// How many keys a directory has at most.
-    pub keys: u64,
-    /// How likely a commit is a rename or a drop, in percent.
-    pub moves: u8,
-    /// How likely a value is larger than a page, in percent.
-    pub large: u8,
-}
-
-impl Default for Profile {
-    fn default() -> Self {
-        Profile { commits: 600, keys: 40, moves: 4, large: 2 }
-    }
-}
+#[allow(unused_imports)]
+pub use quipu_simulator::choices::{
+    Profile, batch, disk, fixed_options, free_options, key, pick, retention, tiny_options, value,
+};
+#[allow(unused_imports)]
+pub use quipu_simulator::model::{Map, Model, PATHS, Step, is_within};
 
 /// Commits, and the state after each: `states[n]` is that after commit n.
 pub struct History {
@@ -146,36 +54,6 @@ impl History {
     }
 }
 
-pub fn pick<'a, T>(random: &mut SplitMix64, items: &'a [T]) -> &'a T {
-    &items[random.below(items.len() as u64) as usize]
-}
-
-pub fn key(random: &mut SplitMix64, keys: u64) -> Vec<u8> {
-    let number = random.below(keys);
-    match number % 7 {
-        0 => vec![0xff; 1 + number as usize / 7 % 3],
-        1 => [&b"long-"[..], &[b'x'; 200], number.to_string().as_bytes()].concat(),
-        2 => vec![number as u8, 0, 0],
-        _ => format!("key{number:03}").into_bytes(),
-    }
-}
-
-fn value(random: &mut SplitMix64, profile: Profile, number: usize) -> Bytes {
-    let length = match random.below(100) as u8 {
-        percent if percent < profile.large => 4096 + random.below(5000),
-        percent if percent < 15 => 300 + random.below(1200),
-        percent if percent < 20 => 0,
-        _ => random.below(100),
-    };
-    let mut bytes = format!("{number}:").into_bytes();
-    let noisy = random.chance(50);
-    while (bytes.len() as u64) < length {
-        bytes.push(if noisy { random.next_u64() as u8 } else { b'a' + (length % 26) as u8 });
-    }
-    bytes.truncate(length as usize);
-    Bytes::from(bytes)
-}
-
 fn step(random: &mut SplitMix64, state: &Model, profile: Profile, number: usize) -> Step {
     if random.chance(profile.moves) {
         let existing: Vec<&'static str> = PATHS.into_iter().filter(|path| state.exists(path)).collect();
@@ -194,58 +72,7 @@ fn step(random: &mut SplitMix64, state: &Model, profile: Profile, number: usize)
             }
         }
     }
-    let root = if random.chance(75) { "r" } else { "s" };
-    let paths: Vec<&'static str> = PATHS.into_iter().filter(|path| is_within(path, root)).collect();
-    let count = if random.chance(60) { 1 } else { 1 + random.below(6) };
-    let ops = (0..count).map(|_| {
-        let path = *pick(random, &paths);
-        let key = key(random, profile.keys);
-        let value = (!random.chance(25)).then(|| value(random, profile, number));
-        (path, key, value)
-    });
-    Step::Batch(ops.collect())
-}
-
-/// Options that are part of the data: any, but small.
-pub fn fixed_options(random: &mut SplitMix64) -> Options {
-    Options::new()
-        .shards(1)
-        .divisor(2 + random.below(7) as u32)
-        .flush_bytes(2048 << random.below(4))
-        .log_file_bytes(64 << 10)
-        .part_bytes(64 << 10)
-        .base_ratio(1 + random.below(8) as u32)
-        .compression(if random.chance(30) { Compression::Lz4 } else { Compression::None })
-}
-
-/// Options of one opening.
-pub fn free_options(random: &mut SplitMix64, options: Options) -> Options {
-    options
-        .cache_bytes(*pick(random, &[0, 64 << 10, 4 << 20]))
-        .memtable_bytes(*pick(random, &[24 << 10, 64 << 10, 256 << 10, 4 << 20]))
-        .log_files_max(4 + random.below(8) as usize)
-        .log_depth(1 + random.below(4) as usize)
-        .group_bytes(*pick(random, &[4 << 10, 16 << 10, 48 << 10]))
-}
-
-pub fn retention(random: &mut SplitMix64) -> Retention {
-    match random.below(5) {
-        0 => Retention::None,
-        1 => Retention::Forever,
-        2 => Retention::Level(Level(1 + random.below(4) as u8)),
-        3 => Retention::Last(1 + random.below(150)),
-        _ => Retention::LastAndLevel(1 + random.below(60), Level(1 + random.below(4) as u8)),
-    }
-}
-
-/// A disk with moods of its own.
-pub fn disk(random: &mut SplitMix64) -> SimulatedOptions {
-    SimulatedOptions {
-        seed: random.next_u64(),
-        in_order: random.chance(10),
-        complete_percent: *pick(random, &[5, 30, 60, 90]),
-        operation_nanos: 10_000..=200_000,
-    }
+    batch(random, profile, number)
 }
 
 /// How commits reach the shard.

@@ -4,8 +4,8 @@
 
 use crate::failure::Failure;
 use crate::out::say;
-use crate::units::{bytes, duration, thousands};
-use quipu::{Directory, Engine, Options};
+use crate::units::{bytes, counted, duration, thousands};
+use quipu::{Directory, Engine, Error, Options};
 use std::path::Path;
 use std::time::Instant;
 
@@ -69,9 +69,23 @@ pub(crate) fn inspect(path: &Path, after: Option<&str>, limit: usize) -> Result<
     Ok(())
 }
 
-/// Reads every directory from end to end.
+/// Checks every file from end to end, then reads every directory.
 pub(crate) fn verify(path: &Path) -> Result<(), Failure> {
     let engine = open(path)?;
+    let start = Instant::now();
+    let files = engine.verify().wait()?;
+    for error in &files.damaged {
+        say(error.to_string());
+    }
+    say(format!(
+        "{}: {} entries in {} files, {}, checked in {}; {} damaged",
+        path.display(),
+        thousands(files.entries),
+        thousands(files.files),
+        bytes(files.bytes),
+        duration(start.elapsed()),
+        thousands(files.damaged.len() as u64),
+    ));
     let start = Instant::now();
     let mut read = Read::default();
     let mut after: Option<String> = None;
@@ -95,9 +109,13 @@ pub(crate) fn verify(path: &Path) -> Result<(), Failure> {
         thousands(read.damaged),
     ));
     engine.close()?;
-    match read.damaged {
-        0 => Ok(()),
-        damaged => Err(Failure::run(format!("{damaged} directories cannot be read whole"))),
+    match (files.damaged.len(), read.damaged) {
+        (0, 0) => Ok(()),
+        (files, directories) => {
+            let files = counted(files as u64, "damaged file", "damaged files");
+            let directories = counted(directories, "directory", "directories");
+            Err(Failure::run(format!("{files}, {directories} that cannot be read whole")))
+        }
     }
 }
 
@@ -157,5 +175,11 @@ fn open(path: &Path) -> Result<Engine, Failure> {
         }
         Ok(_) => {}
     }
-    Options::new().create(false).open(path).map_err(Failure::input)
+    Options::new().create(false).open(path).map_err(|error| match error {
+        Error::Damaged { .. } => Failure::run(error),
+        Error::NotAnEngine { path, .. } if !path.join("QUIPU").exists() => {
+            Failure::input(format!("{}: there is no engine in it", path.display()))
+        }
+        error => Failure::input(error),
+    })
 }

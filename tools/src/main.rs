@@ -47,7 +47,7 @@ enum Command {
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(0..=4096))]
         limit: u16,
     },
-    /// Reads every directory of an engine from end to end; exit code 1 where something is damaged
+    /// Checks every file of an engine and reads every directory; exit code 1 where something is damaged
     Verify {
         /// The engine's folder
         path: PathBuf,

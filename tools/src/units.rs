@@ -53,6 +53,11 @@ pub(crate) fn parse_duration_positive(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// "1 shard", "2,000 shards".
+pub(crate) fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{} {}", thousands(count), if count == 1 { one } else { many })
+}
+
 /// The number and the unit behind it.
 fn split(text: &str) -> Result<(f64, &str), String> {
     let text = text.trim();

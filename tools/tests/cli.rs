@@ -4,7 +4,7 @@
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 fn quipu() -> Command {
@@ -174,7 +174,23 @@ fn kept_data_can_be_inspected_and_verified() {
     }
     let verified = quipu().arg("verify").arg(&kept).output().unwrap();
     assert_eq!(verified.status.code(), Some(0), "{}", stderr(&verified));
-    assert!(stdout(&verified).contains("200 directories"), "{}", stdout(&verified));
+    for word in ["files, ", "; 0 damaged", "200 directories"] {
+        assert!(stdout(&verified).contains(word), "{word:?} is not in: {}", stdout(&verified));
+    }
+    // Padding that no read looks at.
+    let is_segment = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name.starts_with("base-") || name.starts_with("segment-")
+    };
+    let mut shard = fs::read_dir(kept.join("shard-0000")).unwrap().map(|entry| entry.unwrap().path());
+    let Some(file) = shard.find(is_segment) else { return };
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[4095] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let verified = quipu().arg("verify").arg(&kept).output().unwrap();
+    assert_eq!(verified.status.code(), Some(1), "{}", stdout(&verified));
+    assert!(stderr(&verified).contains("1 files are damaged"), "{}", stderr(&verified));
+    assert!(stdout(&verified).contains(file.file_name().unwrap().to_str().unwrap()), "{}", stdout(&verified));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! One simulated file: what reads see, what a crash leaves for certain, and the changes in between.
 
+use super::effects::{self, Effects};
 use super::{SECTOR_BYTES, SplitMix64};
 
 use std::io::{Error, ErrorKind, Result};
@@ -32,14 +33,32 @@ fn put(file: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
     file[offset..end].copy_from_slice(bytes);
 }
 
-/// Writes any subset of the sectors, or the first few of them.
-fn put_torn(file: &mut Vec<u8>, offset: usize, bytes: &[u8], random: &mut SplitMix64) {
+/// Writes any subset of the sectors, or the first few of them; perhaps one of them in part, with what was there before or
+/// with garbage in its rest. A sector that the write would not change stays as it is.
+fn put_torn(file: &mut Vec<u8>, offset: usize, bytes: &[u8], random: &mut SplitMix64, effects: &mut Effects) {
     let sectors = bytes.len().div_ceil(SECTOR_BYTES);
     let prefix = random.chance(50).then(|| random.below(sectors as u64) as usize);
+    let in_part = random.chance(50).then(|| prefix.unwrap_or_else(|| random.below(sectors as u64) as usize));
+    let mut whole = true;
     for (at, sector) in bytes.chunks(SECTOR_BYTES).enumerate() {
-        if prefix.map_or_else(|| random.chance(50), |prefix| at < prefix) {
-            put(file, offset + at * SECTOR_BYTES, sector);
+        let start = offset + at * SECTOR_BYTES;
+        if in_part == Some(at) && file.get(start..start + sector.len()).is_none_or(|old| old != sector) {
+            let cut = random.below(sector.len() as u64) as usize;
+            put(file, start, &sector[..cut]);
+            if random.chance(50) {
+                let garbage: Vec<u8> = (cut..sector.len()).map(|_| random.next_u64() as u8).collect();
+                put(file, start + cut, &garbage);
+                effects.hit(effects::TEAR_GARBAGE);
+            } else {
+                effects.hit(effects::TEAR_WITHIN);
+            }
+            whole = false;
+        } else if prefix.map_or_else(|| random.chance(50), |prefix| at < prefix) {
+            put(file, start, sector);
         }
+    }
+    if whole {
+        effects.hit(effects::TEAR_SECTOR);
     }
     // The length is written apart from the data, so it may be all there though the data is not.
     if random.chance(50) {
@@ -49,7 +68,7 @@ fn put_torn(file: &mut Vec<u8>, offset: usize, bytes: &[u8], random: &mut SplitM
 
 /// A file's content.
 ///
-/// Invariant: `volatile` is `durable` with all of `pending` applied in order.
+/// Invariant: `volatile` is `durable` with all of `pending` applied in order; unless a flush forgot something.
 #[derive(Default)]
 pub(super) struct Content {
     volatile: Vec<u8>,
@@ -57,6 +76,8 @@ pub(super) struct Content {
     /// Changes since, numbered in the order in which they were made.
     pending: Vec<(u64, Change)>,
     changes: u64,
+    /// A failed flush has let go of changes: what reads see is not all on its way to be durable.
+    forgot: bool,
     /// How many handles are open on it.
     pub(super) handles: u32,
 }
@@ -159,16 +180,57 @@ impl Content {
     }
 
     /// The power fails: each pending change is kept, lost, or (a write) torn.
-    pub(super) fn crash(&mut self, random: &mut SplitMix64) {
+    pub(super) fn crash(&mut self, random: &mut SplitMix64, effects: &mut Effects) {
+        let changed = !self.pending.is_empty() || self.forgot;
+        self.decide(random, effects);
+        if changed {
+            self.volatile.clone_from(&self.durable);
+        }
+        self.forgot = false;
+        self.handles = 0;
+    }
+
+    /// A flush failed, and the pending changes look clean: what reads see stays as it is, and what of it is durable is
+    /// decided now.
+    pub(super) fn forget(&mut self, random: &mut SplitMix64, effects: &mut Effects) -> bool {
+        let any = !self.pending.is_empty();
+        self.decide(random, effects);
+        self.forgot |= any;
+        any
+    }
+
+    /// Whether a flush would have something to do.
+    pub(super) fn is_dirty(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// What becomes of the pending changes: each is kept, lost or torn.
+    fn decide(&mut self, random: &mut SplitMix64, effects: &mut Effects) {
         for (_, change) in self.pending.drain(..) {
             match (random.below(3), change) {
-                (0, _) => {}
-                (1, Change::Write { offset, bytes }) => put_torn(&mut self.durable, offset, &bytes, random),
-                (_, change) => change.apply(&mut self.durable),
+                (0, Change::Write { offset, bytes }) => {
+                    let there = self.durable.get(offset..offset + bytes.len());
+                    if there.is_none_or(|there| there != bytes) {
+                        effects.hit(effects::CRASH_LOST);
+                    }
+                }
+                (0, Change::Grow(bytes) | Change::Cut(bytes)) => {
+                    if self.durable.len() != bytes {
+                        effects.hit(effects::FILES_LENGTH);
+                    }
+                }
+                (1, Change::Write { offset, bytes }) => {
+                    effects.hit(effects::CRASH_TORN);
+                    put_torn(&mut self.durable, offset, &bytes, random, effects);
+                }
+                (_, change) => {
+                    if matches!(change, Change::Write { .. }) {
+                        effects.hit(effects::CRASH_KEPT);
+                    }
+                    change.apply(&mut self.durable);
+                }
             }
         }
-        self.volatile.clone_from(&self.durable);
-        self.handles = 0;
     }
 
     /// Flips bits of one byte, wherever it is kept. False where the file has no such byte.
@@ -184,6 +246,7 @@ impl Content {
 
 #[cfg(test)]
 mod tests {
+    use super::effects::{self, Effects};
     use super::{Change, Content, SECTOR_BYTES};
     use crate::disk::simulated::SplitMix64;
 
@@ -221,7 +284,7 @@ mod tests {
                 content.pending.iter().for_each(|(_, change)| change.apply(&mut replayed));
                 assert_eq!(replayed, content.volatile, "seed {seed}, step {step}");
             }
-            content.crash(&mut random);
+            content.crash(&mut random, &mut Effects::default());
             for (i, byte) in certain.iter().enumerate() {
                 assert!(
                     byte.is_none() || content.volatile().get(i).copied() == *byte,
@@ -232,28 +295,55 @@ mod tests {
         }
     }
 
-    /// Over many seeds, a pending write of several sectors is seen lost, whole, and torn; each sector is old
-    /// or new, never mixed.
+    /// Over many seeds, a pending write of several sectors is seen lost, whole, torn between sectors, within one, and
+    /// with garbage; and what it would not have changed stays.
     #[test]
-    fn a_crash_tears_at_sectors() {
+    fn a_crash_tears_at_sectors_and_within_them() {
+        let mut effects = Effects::default();
         let (mut lost, mut whole, mut torn) = (0, 0, 0);
-        for seed in 0..200 {
+        for seed in 0..400 {
             let mut random = SplitMix64::new(seed);
             let mut content = Content::default();
             content.write_durable(0, &[1; 8 * SECTOR_BYTES]);
-            content.write(0, &[2; 8 * SECTOR_BYTES]);
-            content.crash(&mut random);
-            let new = content.volatile().chunks(SECTOR_BYTES).filter(|sector| sector[0] == 2).count();
-            assert!(
-                content.volatile().chunks(SECTOR_BYTES).all(|sector| sector.iter().all(|b| *b == sector[0]))
-            );
-            match new {
-                0 => lost += 1,
-                8 => whole += 1,
+            let mut bytes = vec![2; 8 * SECTOR_BYTES];
+            bytes[3 * SECTOR_BYTES..4 * SECTOR_BYTES].fill(1);
+            content.write(0, &bytes);
+            content.crash(&mut random, &mut effects);
+            let sectors: Vec<&[u8]> = content.volatile().chunks(SECTOR_BYTES).collect();
+            assert!(sectors[3].iter().all(|byte| *byte == 1), "seed {seed}: changed for nothing");
+            let mixed = sectors.iter().filter(|sector| sector.iter().any(|byte| *byte != sector[0])).count();
+            assert!(mixed <= 1, "seed {seed}: {mixed} sectors in part");
+            match sectors.iter().filter(|sector| sector.iter().all(|byte| *byte == 2)).count() {
+                0 if mixed == 0 => lost += 1,
+                7 => whole += 1,
                 _ => torn += 1,
             }
         }
-        assert!(lost > 20 && whole > 20 && torn > 20, "{lost} lost, {whole} whole, {torn} torn");
+        assert!(lost > 40 && whole > 40 && torn > 40, "{lost} lost, {whole} whole, {torn} torn");
+        for kind in [effects::TEAR_SECTOR, effects::TEAR_WITHIN, effects::TEAR_GARBAGE] {
+            assert!(effects.counts()[kind] > 10, "{kind}");
+        }
+    }
+
+    /// What a failed flush forgot can be read, no later flush makes it durable, and a crash may take it.
+    #[test]
+    fn a_forgotten_change_is_read_and_may_be_lost_after_a_flush() {
+        let mut lost = 0;
+        for seed in 0..100 {
+            let mut random = SplitMix64::new(seed);
+            let mut content = Content::default();
+            content.write_durable(0, &[1; 8]);
+            content.write(0, &[2; 8]);
+            assert!(content.forget(&mut random, &mut Effects::default()));
+            assert_eq!(content.volatile(), [2; 8]);
+            content.sync(content.mark());
+            content.write_durable(8, &[3; 8]);
+            assert_eq!(content.volatile(), [[2; 8], [3; 8]].concat());
+            content.crash(&mut random, &mut Effects::default());
+            assert_eq!(content.volatile()[8..], [3; 8]);
+            lost += u32::from(content.volatile()[..8] == [1; 8]);
+        }
+        assert!(lost > 10, "{lost} of 100 lost");
     }
 
     #[test]

@@ -4,13 +4,56 @@ use super::state::{ContentId, Work};
 use crate::disk::{IoBuf, Op};
 use std::collections::BTreeMap;
 
-/// How an operation fails.
+/// What goes wrong with an operation. One that does not fit the operation has no effect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
-    /// With this error number and without any effect.
+    /// It fails with this error number and without any effect.
     Fail(i32),
     /// With this error number; of a write, any subset of the sectors has arrived (and is not durable).
     Torn(i32),
+
+    /// The first call of a read or write transfers only so many bytes (whole sectors, at least one).
+    Short(u64),
+    /// The kernel has no resources for so many calls.
+    Again(u16),
+    /// The first call of a read or write transfers nothing, and gives no error.
+    Zero,
+    /// It completes no sooner than after so many nanoseconds.
+    Late(u64),
+    /// Nothing completes for so many nanoseconds.
+    Stop(u64),
+
+    /// A write or a flush: is said to be done, and is not.
+    Lost,
+    /// A durable write: is done, and is not durable.
+    Volatile,
+    /// A flush: fails with this error number, and what it should have made durable looks clean from then on.
+    Forgets(i32),
+    /// A read or write: at this offset instead.
+    Misplaced(u64),
+    /// A write: to another file, which this number chooses.
+    WrongFile(u64),
+    /// A read: bits of one byte are flipped in what it gives.
+    Flipped {
+        /// Which byte of the buffer, modulo its length.
+        offset: u64,
+        /// The bits.
+        xor: u8,
+    },
+    /// A read: bits of one byte are flipped from now on.
+    Rotten {
+        /// Which byte of the buffer, modulo its length.
+        offset: u64,
+        /// The bits.
+        xor: u8,
+    },
+}
+
+impl Fault {
+    /// Whether the operation completes in the end as if nothing had been.
+    pub(super) fn is_benign(self) -> bool {
+        matches!(self, Fault::Short(_) | Fault::Again(_) | Fault::Late(_) | Fault::Stop(_))
+    }
 }
 
 /// The kind of an operation.
@@ -63,9 +106,11 @@ pub struct FaultSite {
     pub offset: u64,
     /// How much is read, written or reserved, in bytes; the length to cut to.
     pub bytes: u64,
+    /// Whether a write is to be durable when it completes.
+    pub durable: bool,
 }
 
-/// Asked about each operation; answers how it fails, if it does.
+/// Asked about each operation; answers what goes wrong with it, if anything does.
 pub(super) type FaultPlan = Box<dyn FnMut(&FaultSite) -> Option<Fault>>;
 
 impl FaultSite {
@@ -89,6 +134,7 @@ impl FaultSite {
             }
         };
         let bytes = buf.map_or(bytes, |buf| buf.len());
-        FaultSite { number, kind, name, offset: offset as u64, bytes: bytes as u64 }
+        let durable = matches!(work, Work::Write { durable: true, .. });
+        FaultSite { number, kind, name, offset: offset as u64, bytes: bytes as u64, durable }
     }
 }

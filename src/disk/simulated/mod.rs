@@ -11,8 +11,12 @@
 //!    once where its file was opened `durable`. The same holds for names and [`Op::SyncFolder`]; a durable
 //!    write to a file whose name is not durable can be lost with the name.
 //! 3. [`SimulatedFolder::crash`] is a power failure: every change that is not durable is kept, lost or (a
-//!    write) torn at sectors, each for itself; what was in flight may have arrived or not. A rename is whole.
+//!    write) torn, each for itself; what was in flight may have arrived or not. A rename is whole. A torn write
+//!    leaves any of its sectors, and one of them perhaps in part, with garbage in its rest.
 //! 4. A new disk opened on the folder sees what is left.
+//! 5. A plan of faults ([`SimulatedFolder::set_faults`]) is asked about each operation; [`Fault`] says what it may
+//!    answer. What has really happened is counted ([`SimulatedFolder::effects`]), and the files that no longer hold
+//!    what was written to them are known ([`SimulatedFolder::harmed`]).
 //!
 //! Time is virtual: it moves when operations complete, and by [`SimulatedFolder::advance`].
 //!
@@ -36,26 +40,30 @@
 //! ```
 
 mod content;
+pub mod effects;
 mod fault;
 mod random;
 mod state;
+mod wrong;
 
 pub use fault::{Fault, FaultSite, OpKind};
 pub use random::SplitMix64;
 
 use super::folder::{check_name, check_offset, not_open};
+use super::progress::Progress;
 use super::{Completion, Disk, DiskStats, FileId, IoBuf, Op, OpenHow, Outcome};
 use rustix::io::Errno;
 use slab::Slab;
 use state::{ContentId, Effect, Flight, State, Work};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::Result;
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-/// The sector of the simulated device: it is written whole or not at all. Real ones promise no more.
+/// The sector of the simulated device. A torn write leaves each of its sectors whole or not at all, but for one: real
+/// devices promise no more, and some not that.
 pub const SECTOR_BYTES: usize = 512;
 
 /// The longest simulated file, in bytes. It lies in memory, so a mistaken offset must not get far.
@@ -96,11 +104,19 @@ pub struct SimulatedOptions {
     pub complete_percent: u8,
     /// The range within which the clock moves for each operation that completes, in nanoseconds.
     pub operation_nanos: RangeInclusive<u64>,
+    /// How many operations can be in flight; others wait for a place.
+    pub queue_entries: usize,
 }
 
 impl Default for SimulatedOptions {
     fn default() -> Self {
-        SimulatedOptions { seed: 0, in_order: false, complete_percent: 50, operation_nanos: 10_000..=200_000 }
+        SimulatedOptions {
+            seed: 0,
+            in_order: false,
+            complete_percent: 50,
+            operation_nanos: 10_000..=200_000,
+            queue_entries: usize::MAX,
+        }
     }
 }
 
@@ -135,6 +151,11 @@ impl SimulatedFolder {
     /// The files that reads see now, without what is still in flight.
     pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
         self.state.borrow().files()
+    }
+
+    /// The names of the files that reads see now, sorted.
+    pub fn names(&self) -> Vec<String> {
+        self.state.borrow().names()
     }
 
     /// The files as they are after the worst crash (nothing that is not durable is kept).
@@ -179,8 +200,24 @@ impl SimulatedFolder {
         self.state.borrow_mut().capacity = bytes;
     }
 
-    /// Has a plan asked about each operation when it is submitted; it answers how the operation fails, if it
-    /// does. It must not call back into the folder. Replaces the plan before.
+    /// What has happened, by the names in [`effects`].
+    pub fn effects(&self) -> BTreeMap<&'static str, u64> {
+        self.state.borrow().effects.counts().clone()
+    }
+
+    /// The names of the files that were harmed: they no longer hold, or once did not read back, what was written to
+    /// them, and nobody was told.
+    pub fn harmed(&self) -> BTreeSet<String> {
+        self.state.borrow().effects.harmed().clone()
+    }
+
+    /// When the first operation in flight may complete; `None` where there is none.
+    pub fn earliest(&self) -> Option<u64> {
+        self.state.borrow().earliest_of(None)
+    }
+
+    /// Has a plan asked about each operation when it is submitted; it answers what goes wrong with it, if
+    /// anything does. It must not call back into the folder. Replaces the plan before.
     ///
     /// ```
     /// # use quipu::disk::simulated::{Fault, FaultSite, OpKind, SimulatedFolder};
@@ -224,6 +261,8 @@ pub struct Simulated {
     random: SplitMix64,
     files: Slab<Handle>,
     queue: VecDeque<(u64, Op)>,
+    /// Of the queue, so many from the front were submitted, and wait for a place.
+    waiting: usize,
     /// Operations of this disk that are in flight.
     flying: usize,
     ready: Vec<Completion>,
@@ -242,6 +281,7 @@ impl Simulated {
             options,
             files: Slab::new(),
             queue: VecDeque::new(),
+            waiting: 0,
             flying: 0,
             ready: Vec::new(),
             stats: DiskStats::default(),
@@ -303,14 +343,53 @@ impl Simulated {
         self.handle(file).and_then(|handle| if handle.how.write { Ok(handle) } else { Err(not_open()) })
     }
 
-    /// Lets one operation complete.
+    /// Takes submitted operations in flight, as far as there are places.
+    fn fill(&mut self) {
+        let state = Rc::clone(&self.folder.state);
+        let mut state = state.borrow_mut();
+        while self.waiting > 0
+            && self.flying < self.options.queue_entries
+            && let Some((token, op)) = self.queue.pop_front()
+        {
+            self.waiting -= 1;
+            let work = match state.crashes == self.crashes {
+                true => self.resolve(&op, &state),
+                false => Err(Errno::IO.into()),
+            };
+            let kind = OpKind::of(&op);
+            let how = if let Op::Open { how, .. } = op { how } else { OpenHow::default() };
+            let closes = match (&op, &work) {
+                (Op::Close { file }, Ok(_)) => Some(file.0 as usize),
+                _ => None,
+            };
+            let buf = into_buf(op);
+            state.submit(Flight {
+                disk: Some(self.number),
+                token,
+                kind,
+                how,
+                closes,
+                work,
+                buf,
+                fault: None,
+                progress: Progress::default(),
+                not_before: 0,
+            });
+            self.flying += 1;
+        }
+        if self.waiting > 0 {
+            state.effects.hit(effects::RING_FULL);
+        }
+    }
+
+    /// Lets one operation complete, or take one more call.
     fn complete(&mut self, number: u64) {
         let landed = self.folder.state.borrow_mut().land(number, &mut self.random);
-        let Some((flight, result)) = landed else { return };
-        self.flying -= 1;
         let (least, most) = self.options.operation_nanos.clone().into_inner();
         let nanos = least + self.random.below(most.saturating_sub(least).saturating_add(1));
         self.folder.advance(nanos);
+        let Some((flight, result)) = landed else { return };
+        self.flying -= 1;
 
         let bytes = flight.buf.as_ref().map_or(0, |buf| buf.len()) as u64;
         match (flight.kind, &result) {
@@ -366,55 +445,40 @@ impl Disk for Simulated {
     }
 
     fn submit(&mut self) {
+        self.waiting = self.queue.len();
         self.stats.enters += u64::from(!self.queue.is_empty());
-        let state = Rc::clone(&self.folder.state);
-        let mut state = state.borrow_mut();
-        while let Some((token, op)) = self.queue.pop_front() {
-            let work = match state.crashes == self.crashes {
-                true => self.resolve(&op, &state),
-                false => Err(Errno::IO.into()),
-            };
-            let kind = OpKind::of(&op);
-            let how = if let Op::Open { how, .. } = op { how } else { OpenHow::default() };
-            let closes = match (&op, &work) {
-                (Op::Close { file }, Ok(_)) => Some(file.0 as usize),
-                _ => None,
-            };
-            let buf = into_buf(op);
-            state.submit(Flight {
-                disk: Some(self.number),
-                token,
-                kind,
-                how,
-                closes,
-                work,
-                buf,
-                fault: None,
-            });
-            self.flying += 1;
-        }
+        self.fill();
     }
 
     fn collect(&mut self, completions: &mut Vec<Completion>) {
-        let mut numbers = self.folder.state.borrow().flights_of(Some(self.number));
+        let mut numbers = self.folder.state.borrow().ready_of(self.number);
         if !self.options.in_order {
             self.random.shuffle(&mut numbers);
             numbers.retain(|_| self.random.chance(self.options.complete_percent));
         }
         numbers.into_iter().for_each(|number| self.complete(number));
+        if self.waiting > 0 {
+            self.fill();
+        }
         completions.append(&mut self.ready);
     }
 
     fn wait(&mut self) {
-        if !self.ready.is_empty() {
-            return;
-        }
         self.submit();
-        let numbers = self.folder.state.borrow().flights_of(Some(self.number));
-        let chosen = if self.options.in_order { 0 } else { self.random.below(numbers.len() as u64) as usize };
-        if let Some(number) = numbers.get(chosen) {
-            self.complete(*number);
+        while self.ready.is_empty() && self.flying > 0 {
+            let (numbers, earliest) = {
+                let state = self.folder.state.borrow();
+                (state.ready_of(self.number), state.earliest_of(Some(self.number)))
+            };
+            let chosen =
+                if self.options.in_order { 0 } else { self.random.below(numbers.len() as u64) as usize };
+            match (numbers.get(chosen), earliest) {
+                (Some(number), _) => self.complete(*number),
+                (None, Some(earliest)) => self.folder.advance(earliest.saturating_sub(self.now())),
+                (None, None) => break,
+            }
         }
+        self.fill();
     }
 
     fn in_flight(&self) -> usize {

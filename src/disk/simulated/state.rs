@@ -1,18 +1,21 @@
 //! What outlives a simulated disk: the files, their names, and the operations in flight.
 
 use super::content::Content;
+use super::effects::{self, Effects};
 use super::fault::{Fault, FaultPlan, FaultSite, OpKind};
-use super::{SimulatedClock, SplitMix64};
+use super::{SECTOR_BYTES, SimulatedClock, SplitMix64};
+use crate::disk::progress::{Next, Progress, Way};
 use crate::disk::{IoBuf, OpenHow};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Error, Result};
+use std::io::Result;
+use std::ops::Range;
 
 /// The number of a content: an inode's number, so to say.
 pub(super) type ContentId = u64;
 
 /// A change of names that is not durable yet. A rename holds its content, so that it is whole by itself.
-enum NameChange {
+pub(super) enum NameChange {
     Create { name: String, content: ContentId },
     Rename { from: String, to: String, content: ContentId },
     Remove { name: String },
@@ -29,6 +32,23 @@ impl NameChange {
                 names.insert(to.clone(), *content);
             }
             NameChange::Remove { name } => drop(names.remove(name)),
+        }
+    }
+
+    /// What undoing it counts as.
+    fn undone(&self) -> &'static str {
+        match self {
+            NameChange::Create { .. } => effects::FILES_CREATE,
+            NameChange::Rename { .. } => effects::FILES_RENAME,
+            NameChange::Remove { .. } => effects::FILES_REMOVE,
+        }
+    }
+
+    /// The name that it makes or takes away.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            NameChange::Create { name, .. } | NameChange::Remove { name } => name,
+            NameChange::Rename { to, .. } => to,
         }
     }
 
@@ -90,18 +110,22 @@ pub(super) struct Flight {
     pub(super) work: Result<Work>,
     pub(super) buf: Option<IoBuf>,
     pub(super) fault: Option<Fault>,
+    /// How far a read or write has come.
+    pub(super) progress: Progress,
+    /// It completes no sooner.
+    pub(super) not_before: u64,
 }
 
 /// See the module.
 #[derive(Default)]
 pub(super) struct State {
     pub(super) clock: SimulatedClock,
-    contents: BTreeMap<ContentId, Content>,
+    pub(super) contents: BTreeMap<ContentId, Content>,
     contents_made: u64,
 
-    names: BTreeMap<String, ContentId>,
+    pub(super) names: BTreeMap<String, ContentId>,
     durable_names: BTreeMap<String, ContentId>,
-    pending_names: Vec<(u64, NameChange)>,
+    pub(super) pending_names: Vec<(u64, NameChange)>,
     name_changes: u64,
 
     flights: BTreeMap<u64, Flight>,
@@ -112,6 +136,17 @@ pub(super) struct State {
 
     pub(super) capacity: Option<u64>,
     pub(super) faults: Option<FaultPlan>,
+    /// Nothing completes before.
+    stopped_until: u64,
+    pub(super) effects: Effects,
+}
+
+/// What came of a call for an operation.
+enum Called {
+    /// It is over.
+    Over(Result<Effect>),
+    /// Another call goes on with it.
+    Again,
 }
 
 impl State {
@@ -120,10 +155,11 @@ impl State {
         let adrift: Vec<u64> = self.flights_of(None);
         for number in adrift {
             // Nobody listens to the outcome. The seed matters only to a torn write.
-            if let Some((_, Ok(Effect::Opened { content, .. }))) =
-                self.land(number, &mut SplitMix64::new(number))
-            {
-                self.release(content);
+            let mut random = SplitMix64::new(number);
+            while self.flights.contains_key(&number) {
+                if let Some((_, Ok(Effect::Opened { content, .. }))) = self.land(number, &mut random) {
+                    self.release(content);
+                }
             }
         }
         self.disks_made += 1;
@@ -143,6 +179,23 @@ impl State {
         self.flights.iter().filter(|(_, flight)| flight.disk == disk).map(|(number, _)| *number).collect()
     }
 
+    /// Those of a disk's operations in flight that may complete now, in the order of submission.
+    pub(super) fn ready_of(&self, disk: u64) -> Vec<u64> {
+        let now = self.clock.now();
+        if self.stopped_until > now {
+            return Vec::new();
+        }
+        let ready = |flight: &Flight| flight.disk == Some(disk) && flight.not_before <= now;
+        self.flights.iter().filter(|(_, flight)| ready(flight)).map(|(number, _)| *number).collect()
+    }
+
+    /// When the first of a disk's operations in flight may complete, if there is one.
+    pub(super) fn earliest_of(&self, disk: Option<u64>) -> Option<u64> {
+        let flights = self.flights.values().filter(|flight| disk.is_none() || flight.disk == disk);
+        let earliest = flights.map(|flight| flight.not_before).min()?;
+        Some(earliest.max(self.stopped_until))
+    }
+
     /// Takes an operation in flight.
     pub(super) fn submit(&mut self, mut flight: Flight) {
         self.flights_made += 1;
@@ -150,32 +203,123 @@ impl State {
             let site = FaultSite::new(self.flights_made, flight.kind, work, flight.buf.as_ref(), &self.names);
             flight.fault = plan(&site);
         }
+        let now = self.clock.now();
+        match flight.fault {
+            Some(Fault::Late(nanos)) => flight.not_before = now.saturating_add(nanos),
+            Some(Fault::Stop(nanos)) => {
+                self.stopped_until = self.stopped_until.max(now.saturating_add(nanos));
+                self.effects.hit(effects::TIME_STOPPED);
+            }
+            _ => {}
+        }
         self.flights.insert(self.flights_made, flight);
     }
 
-    /// Lets an operation take its effect and answers it with the outcome; `None` for an unknown number.
+    /// Lets an operation take its effect and answers it with the outcome; `None` where it goes on, and for an unknown
+    /// number.
     pub(super) fn land(&mut self, number: u64, random: &mut SplitMix64) -> Option<(Flight, Result<Effect>)> {
         let mut flight = self.flights.remove(&number)?;
+        if self.flights.range(..number).any(|(_, other)| other.disk == flight.disk) {
+            self.effects.hit(effects::RING_ORDER);
+        }
         let work = std::mem::replace(&mut flight.work, Err(Errno::IO.into()));
-        let result = match (work, flight.fault) {
-            (Err(error), _) => Err(error),
-            (Ok(work), None) => self.perform(work, flight.buf.as_mut()),
-            (Ok(Work::Write { content, offset, .. }), Some(Fault::Torn(errno))) => {
-                if let (Ok(content), Some(buf)) = (self.content(content), &flight.buf) {
-                    content.write_torn(offset, buf, random);
-                }
-                Err(Error::from_raw_os_error(errno))
+        let called = match work {
+            Err(error) => Called::Over(Err(error)),
+            Ok(work) => {
+                let called = self.call(&work, &mut flight, random);
+                flight.work = Ok(work);
+                called
             }
-            (Ok(Work::Close { content }), Some(Fault::Fail(errno) | Fault::Torn(errno))) => {
-                self.release(content);
-                Err(Error::from_raw_os_error(errno))
-            }
-            (Ok(_), Some(Fault::Fail(errno) | Fault::Torn(errno))) => Err(Error::from_raw_os_error(errno)),
         };
-        Some((flight, result))
+        match called {
+            Called::Over(result) => Some((flight, result)),
+            Called::Again => {
+                self.flights.insert(number, flight);
+                None
+            }
+        }
     }
 
-    fn content(&mut self, content: ContentId) -> Result<&mut Content> {
+    /// One call for an operation, with what goes wrong with it.
+    fn call(&mut self, work: &Work, flight: &mut Flight, random: &mut SplitMix64) -> Called {
+        let length = flight.buf.as_ref().map_or(0, |buf| buf.len());
+        let done = flight.progress.done;
+        let way = match work {
+            Work::Read { .. } => Some(Way::Read),
+            Work::Write { .. } => Some(Way::Write),
+            _ => None,
+        };
+        let fault = flight.fault.take();
+        match fault {
+            None => {}
+            Some(Fault::Again(times)) => {
+                self.effects.hit(effects::RING_AGAIN);
+                flight.fault = (times > 1).then(|| Fault::Again(times - 1));
+                if flight.progress.retries(Errno::AGAIN) {
+                    return Called::Again;
+                }
+                return Called::Over(Err(Errno::AGAIN.into()));
+            }
+            Some(Fault::Late(nanos)) => self.effects.hit(match nanos >= 1_000_000_000 {
+                true => effects::TIME_SLOW,
+                false => effects::RING_LATE,
+            }),
+            Some(Fault::Stop(_)) => {}
+            Some(Fault::Short(bytes)) => {
+                let some = (bytes as usize / SECTOR_BYTES * SECTOR_BYTES).max(SECTOR_BYTES);
+                if let Some(way) = way.filter(|_| some < length - done) {
+                    let result = self.perform(work, flight.buf.as_mut(), done..done + some);
+                    if let Err(error) = result {
+                        return Called::Over(Err(error));
+                    }
+                    self.effects.hit(match way {
+                        Way::Read => effects::READ_SHORT,
+                        Way::Write => effects::WRITE_SHORT,
+                    });
+                    return self.answered(&mut flight.progress, way, length, Ok(some));
+                }
+            }
+            Some(Fault::Zero) => {
+                if let Some(way) = way.filter(|_| length > 0) {
+                    self.effects.hit(match way {
+                        Way::Read => effects::READ_SHORT,
+                        Way::Write => effects::WRITE_ZERO,
+                    });
+                    return self.answered(&mut flight.progress, way, length, Ok(0));
+                }
+            }
+            Some(fault) => {
+                if let Some(result) = self.go_wrong(fault, work, flight.buf.as_mut(), random) {
+                    return Called::Over(result);
+                }
+            }
+        }
+        Called::Over(self.perform(work, flight.buf.as_mut(), done..length))
+    }
+
+    fn answered(
+        &self,
+        progress: &mut Progress,
+        way: Way,
+        length: usize,
+        answer: std::result::Result<usize, Errno>,
+    ) -> Called {
+        match progress.answered(way, length, answer) {
+            Next::Again => Called::Again,
+            Next::Done => Called::Over(Ok(Effect::Done)),
+            Next::Ended => Called::Over(Err(Errno::IO.into())),
+            Next::Failed(error) => Called::Over(Err(error)),
+        }
+    }
+
+    /// A file does not hold, or does not read back, what was written to it.
+    pub(super) fn harm(&mut self, content: ContentId) {
+        for (name, _) in self.names.iter().filter(|(_, other)| **other == content) {
+            self.effects.harm(name);
+        }
+    }
+
+    pub(super) fn content(&mut self, content: ContentId) -> Result<&mut Content> {
         self.contents.get_mut(&content).ok_or_else(|| Errno::BADF.into())
     }
 
@@ -208,16 +352,23 @@ impl State {
         }
     }
 
-    fn perform(&mut self, work: Work, buf: Option<&mut IoBuf>) -> Result<Effect> {
-        match work {
-            Work::Open { name, how } => return self.open(name, how),
+    /// Does what an operation is to do; of a read or write, for a part of its buffer.
+    pub(super) fn perform(
+        &mut self,
+        work: &Work,
+        buf: Option<&mut IoBuf>,
+        part: Range<usize>,
+    ) -> Result<Effect> {
+        match *work {
+            Work::Open { ref name, how } => return self.open(name.clone(), how),
             Work::Read { content, offset } => {
                 if let Some(buf) = buf {
-                    self.content(content)?.read(offset, buf)?;
+                    self.content(content)?.read(offset + part.start, &mut buf[part])?;
                 }
             }
             Work::Write { content, offset, durable } => {
-                let bytes: &[u8] = buf.as_deref().map_or(&[], |buf| buf);
+                let offset = offset + part.start;
+                let bytes: &[u8] = buf.as_deref().map_or(&[], |buf| &buf[part]);
                 self.check_space(content, if bytes.is_empty() { 0 } else { offset + bytes.len() })?;
                 match durable {
                     true => self.content(content)?.write_durable(offset, bytes),
@@ -234,17 +385,18 @@ impl State {
                 self.content(content)?.cut(bytes);
             }
             Work::Close { content } => self.release(content),
-            Work::Rename { from, to } => {
-                let content = *self.names.get(&from).ok_or(Errno::NOENT)?;
+            Work::Rename { ref from, ref to } => {
+                let content = *self.names.get(from).ok_or(Errno::NOENT)?;
                 if from != to {
-                    self.change_names(NameChange::Rename { from, to, content });
+                    self.effects.renamed(from, to);
+                    self.change_names(NameChange::Rename { from: from.clone(), to: to.clone(), content });
                 }
             }
-            Work::Remove { name } => {
-                if !self.names.contains_key(&name) {
+            Work::Remove { ref name } => {
+                if !self.names.contains_key(name) {
                     return Err(Errno::NOENT.into());
                 }
-                self.change_names(NameChange::Remove { name });
+                self.change_names(NameChange::Remove { name: name.clone() });
             }
             Work::SyncFolder { mark } => self.sync_names(mark),
             Work::List => {
@@ -278,7 +430,7 @@ impl State {
         Ok(Effect::Opened { content, bytes: self.length(content) })
     }
 
-    fn release(&mut self, content: ContentId) {
+    pub(super) fn release(&mut self, content: ContentId) {
         if let Some(content) = self.contents.get_mut(&content) {
             content.handles = content.handles.saturating_sub(1);
         }
@@ -310,40 +462,55 @@ impl State {
             let Some(flight) = self.flights.get_mut(&number) else { continue };
             let work = std::mem::replace(&mut flight.work, Err(Errno::IO.into()));
             let mut buf = flight.buf.take();
-            let arrives = random.chance(50) && flight.fault.is_none();
-            match work {
+            let arrives = random.chance(50) && flight.fault.is_none_or(Fault::is_benign);
+            let length = buf.as_ref().map_or(0, |buf| buf.len());
+            let landed = match work {
                 Ok(Work::Write { content, offset, .. }) if arrives => {
                     let work = Work::Write { content, offset, durable: false };
                     // Refused for want of space, say: then nothing arrives.
-                    let _ = self.perform(work, buf.as_mut());
+                    self.perform(&work, buf.as_mut(), 0..length).is_ok()
                 }
                 // A sync completes what was pending anyway, and each pending change has its own chance.
                 Ok(
-                    work @ (Work::Open { .. }
+                    ref work @ (Work::Open { .. }
                     | Work::Reserve { .. }
                     | Work::Truncate { .. }
                     | Work::Rename { .. }
                     | Work::Remove { .. }),
-                ) if arrives => drop(self.perform(work, None)),
-                _ => {}
-            }
+                ) if arrives => self.perform(work, None, 0..0).is_ok(),
+                _ => false,
+            };
+            self.effects.hit(if landed { effects::CRASH_ARRIVED } else { effects::CRASH_IN_FLIGHT });
             if let Some(flight) = self.flights.get_mut(&number) {
                 flight.buf = buf;
             }
         }
         self.flights.retain(|_, flight| flight.disk.is_some());
 
+        self.decide_names(random);
+        self.names.clone_from(&self.durable_names);
+        let effects = &mut self.effects;
+        self.contents.values_mut().for_each(|content| content.crash(random, effects));
+        self.forget_unreachable();
+    }
+
+    /// What becomes of changes of names that are not durable.
+    fn decide_names(&mut self, random: &mut SplitMix64) {
         // A journal keeps the order of names; not every file system has one.
         let kept = random.below(self.pending_names.len() as u64 + 1) as usize;
         let in_order = random.chance(50);
         for (at, (_, change)) in self.pending_names.drain(..).enumerate() {
             if if in_order { at < kept } else { random.chance(50) } {
                 change.apply(&mut self.durable_names);
+            } else {
+                self.effects.hit(change.undone());
             }
         }
-        self.names.clone_from(&self.durable_names);
-        self.contents.values_mut().for_each(|content| content.crash(random));
-        self.forget_unreachable();
+    }
+
+    /// The names that reads see.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.names.keys().cloned().collect()
     }
 
     /// The files that reads see.

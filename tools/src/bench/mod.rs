@@ -73,19 +73,18 @@ pub(crate) fn run(mut options: BenchOptions) -> Result<(), Failure> {
     let interrupted = on_interrupt()?;
     let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let folder = RunFolder::create(options.path.as_deref(), options.keep)?;
-    let (engine, outputs, session) = match prepare(&options, folder.path(), &interrupted) {
+    let (engine, outputs, mut session) = match prepare(&options, folder.path(), &interrupted) {
         Ok(prepared) => prepared,
         Err(failure) => {
             folder.abandon();
             return Err(failure);
         }
     };
-    let mut session = session;
     let directories = Arc::new(dataset::directories(&engine, options.directories)?);
     let mut report = Report {
         format: FORMAT,
         build: Build::this(),
-        command: std::env::args().collect(),
+        command: std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect(),
         started_unix: started,
         interrupted: false,
         failure: None,
@@ -94,7 +93,7 @@ pub(crate) fn run(mut options: BenchOptions) -> Result<(), Failure> {
             shards: engine.shards(),
             io: engine.io_kind().to_string(),
             io_fallback: engine.io_fallback().map(str::to_string),
-            folder: folder.path().to_path_buf(),
+            folder: folder.path().display().to_string(),
             file_system: place::file_system(folder.path()),
         },
         options,
@@ -179,10 +178,15 @@ fn introduce(report: &Report) {
     let cache = engine.file_system.device.write_cache.as_ref();
     let cache = cache.map_or(String::new(), |cache| format!(", write cache: {cache}"));
     say(format!(
-        "quipu {}: {} shards on {} cores ({}), {}, Linux {}",
-        build.version, engine.shards, machine.cores, machine.cpu, engine.io, machine.kernel
+        "quipu {}: {} on {} ({}), {}, Linux {}",
+        build.version,
+        units::counted(engine.shards.into(), "shard", "shards"),
+        units::counted(machine.cores as u64, "core", "cores"),
+        machine.cpu,
+        engine.io,
+        machine.kernel
     ));
-    say(format!("data in {} ({on}{cache}), durability {}", engine.folder.display(), options.durability));
+    say(format!("data in {} ({on}{cache}), durability {}", engine.folder, options.durability));
     let pace = match (options.sweep, options.rate) {
         (Some(sweep), _) => format!("sweep: {sweep}"),
         (None, Some(rate)) => format!("{} in all", units::rate(rate)),
@@ -205,8 +209,7 @@ fn introduce(report: &Report) {
     if engine.file_system.in_memory {
         eprintln!(
             "quipu: warning: {} is in memory ({}), where nothing is durable and no figure means anything",
-            engine.folder.display(),
-            engine.file_system.kind
+            engine.folder, engine.file_system.kind
         );
     }
 }

@@ -11,6 +11,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// The most folders of runs beside each other.
+const RUNS_MAX: u32 = 10_000;
+
 /// The name of the default folder.
 const DATA_FOLDER: &str = "quipu-data";
 
@@ -50,7 +53,6 @@ impl RunFolder {
         let cannot = |path: &Path, error: io::Error| {
             Failure::input(format!("cannot make the data folder {}: {error}", path.display()))
         };
-        let path = parent.join(format!("run-{}", std::process::id()));
         let mut missing: Vec<PathBuf> = parent
             .ancestors()
             .take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists())
@@ -58,17 +60,28 @@ impl RunFolder {
             .collect();
         missing.reverse();
         // From here on, dropping removes what was made so far.
-        let mut folder = RunFolder { path, made: Vec::new(), keep };
+        let mut folder = RunFolder { path: PathBuf::new(), made: Vec::new(), keep };
         for ancestor in missing {
-            fs::create_dir(&ancestor).map_err(|error| cannot(&ancestor, error))?;
-            folder.made.push(ancestor);
+            match fs::create_dir(&ancestor) {
+                Ok(()) => folder.made.push(ancestor),
+                // Another run makes it too.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(cannot(&ancestor, error)),
+            }
         }
-        fs::create_dir(&folder.path).map_err(|error| {
-            // It is not ours: leave it alone.
-            let path = std::mem::take(&mut folder.path);
-            cannot(&path, error)
-        })?;
-        Ok(folder)
+        // The first number that is free: others belong to runs beside this one, were kept, or were killed.
+        for number in 1..=RUNS_MAX {
+            let path = parent.join(format!("run-{number}"));
+            match fs::create_dir(&path) {
+                Ok(()) => {
+                    folder.path = path;
+                    return Ok(folder);
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(cannot(&path, error)),
+            }
+        }
+        Err(Failure::input(format!("{}: {RUNS_MAX} runs have left their folders there", parent.display())))
     }
 
     /// The folder.

@@ -13,7 +13,6 @@ use super::verify::Verification;
 use super::workload::Recipe;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 /// Everything about one run. Latencies in nanoseconds, times in seconds, sizes in bytes.
 #[derive(Serialize)]
@@ -54,7 +53,7 @@ pub(crate) struct EngineReport {
     pub(crate) io: String,
     /// Why it fell back.
     pub(crate) io_fallback: Option<String>,
-    pub(crate) folder: PathBuf,
+    pub(crate) folder: String,
     pub(crate) file_system: FileSystem,
 }
 

@@ -1,0 +1,333 @@
+//! What goes wrong with the disk: faults as data, and who injects them.
+//!
+//! Three kinds of run ([`Harm`]) differ in what is promised under them. In a *benign* one nothing is wrong in the end:
+//! power fails, operations are slow, short, reordered, tried again; all must stay right. In a *failing* one operations
+//! fail and say so: errors are typed, and nothing acknowledged is lost. In a *damaging* one the disk destroys what it
+//! was given, and says nothing: an answer is right, or an error that names what is damaged.
+
+use crate::choices::pick;
+use crate::coverage::Coverage;
+use quipu::disk::simulated::{Fault, FaultSite, OpKind, SECTOR_BYTES, SplitMix64};
+
+/// No such device or address, and the like: an error.
+const EIO: i32 = 5;
+/// No space.
+const ENOSPC: i32 = 28;
+
+/// What may go wrong in a run. See the module.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Harm {
+    /// Nothing that is not made good.
+    Benign,
+    /// Operations fail, and say so.
+    Failing,
+    /// The disk destroys things, and says nothing.
+    Damaging,
+}
+
+/// Which operations a fault waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ops {
+    /// Reads.
+    Reads,
+    /// Writes.
+    Writes,
+    /// Writes that are to be durable.
+    DurableWrites,
+    /// Flushes, of files and of the folder.
+    Flushes,
+    /// Everything else: opening, closing, renaming …
+    Others,
+}
+
+/// Which files.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Files {
+    /// Any, and the folder.
+    Any,
+    /// Log files.
+    Log,
+    /// Manifests.
+    Manifest,
+    /// Segments, spills, parts.
+    Segments,
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// An error.
+    Error,
+    /// An error, with a part of the effect.
+    Torn,
+    /// There is no space.
+    NoSpace,
+    /// A call transfers nothing.
+    Zero,
+    /// A flush fails, and all looks clean.
+    Forgets,
+    /// The operation takes so many nanoseconds.
+    Late(u64),
+    /// The disk stops for so many nanoseconds.
+    Stop(u64),
+    /// Done, it is said, and is not.
+    Lost,
+    /// Done, and not durable.
+    Volatile,
+    /// Elsewhere in the file.
+    Misplaced,
+    /// In another file.
+    WrongFile,
+    /// Bits are flipped, once.
+    Flipped,
+    /// Bits are flipped, for good.
+    Rotten,
+}
+
+/// A fault that waits for an operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FaultEvent {
+    /// Of which operations.
+    pub ops: Ops,
+    /// On which files.
+    pub files: Files,
+    /// So many of them are let pass.
+    pub skip: u16,
+    /// What goes wrong.
+    pub kind: Kind,
+    /// And with all that follow too, until it is healed.
+    pub for_good: bool,
+    /// Decides the rest.
+    pub seed: u64,
+}
+
+impl FaultEvent {
+    /// A random fault of a run's kind.
+    pub fn new(random: &mut SplitMix64, harm: Harm) -> FaultEvent {
+        let (ops, kind) = match harm {
+            Harm::Benign => {
+                let second = 1_000_000_000;
+                match random.below(2) {
+                    0 => (
+                        *pick(random, &[Ops::Reads, Ops::Writes, Ops::Flushes, Ops::Others]),
+                        Kind::Late(second + random.below(4 * second)),
+                    ),
+                    _ => {
+                        (*pick(random, &[Ops::Reads, Ops::Writes]), Kind::Stop(1_000_000 << random.below(13)))
+                    }
+                }
+            }
+            Harm::Failing => match random.below(10) {
+                0 | 1 => (Ops::Reads, *pick(random, &[Kind::Error, Kind::Error, Kind::Zero])),
+                2..=5 => (Ops::Writes, *pick(random, &[Kind::Error, Kind::Torn, Kind::NoSpace, Kind::Zero])),
+                6 | 7 => (Ops::Flushes, *pick(random, &[Kind::Error, Kind::Forgets])),
+                8 => (Ops::Others, *pick(random, &[Kind::Error, Kind::NoSpace])),
+                _ => (Ops::DurableWrites, *pick(random, &[Kind::Error, Kind::Torn])),
+            },
+            Harm::Damaging => match random.below(10) {
+                0..=2 => {
+                    // Most reads are of whole files, which lie nowhere else.
+                    let misplaced = Kind::Misplaced;
+                    let kinds = [misplaced, misplaced, misplaced, Kind::Flipped, Kind::Rotten];
+                    (Ops::Reads, *pick(random, &kinds))
+                }
+                3..=6 => (Ops::Writes, *pick(random, &[Kind::Lost, Kind::Misplaced, Kind::WrongFile])),
+                7 => (Ops::DurableWrites, Kind::Volatile),
+                _ => (Ops::Flushes, Kind::Lost),
+            },
+        };
+        let files = *pick(random, &[Files::Any, Files::Any, Files::Log, Files::Manifest, Files::Segments]);
+        let skip_max = if random.chance(50) { 3 } else { 30 };
+        FaultEvent {
+            ops,
+            files,
+            skip: random.below(skip_max) as u16,
+            kind,
+            for_good: harm == Harm::Failing && random.chance(30),
+            seed: random.next_u64(),
+        }
+    }
+
+    fn matches(&self, site: &FaultSite) -> bool {
+        let of_kind = match self.ops {
+            Ops::Reads => site.kind == OpKind::Read,
+            Ops::Writes => site.kind == OpKind::Write,
+            Ops::DurableWrites => site.kind == OpKind::Write && site.durable,
+            Ops::Flushes => matches!(site.kind, OpKind::Sync | OpKind::SyncFolder),
+            Ops::Others => {
+                !matches!(site.kind, OpKind::Read | OpKind::Write | OpKind::Sync | OpKind::SyncFolder)
+            }
+        };
+        let of_file = match self.files {
+            Files::Any => true,
+            Files::Log => site.name.starts_with("log-"),
+            Files::Manifest => site.name.starts_with("manifest"),
+            Files::Segments => ["segment-", "spill-", "base-"].iter().any(|kind| site.name.starts_with(kind)),
+        };
+        of_kind && of_file
+    }
+
+    fn fault(&self, site: &FaultSite, random: &mut SplitMix64) -> Fault {
+        let page = 4096;
+        let elsewhere = |random: &mut SplitMix64| random.below(16) * page;
+        let xor = 1 << random.below(8);
+        match self.kind {
+            Kind::Error => Fault::Fail(EIO),
+            Kind::Torn => Fault::Torn(EIO),
+            Kind::NoSpace => Fault::Fail(ENOSPC),
+            Kind::Zero => Fault::Zero,
+            Kind::Forgets => Fault::Forgets(EIO),
+            Kind::Late(nanos) => Fault::Late(nanos),
+            Kind::Stop(nanos) => Fault::Stop(nanos),
+            Kind::Lost => Fault::Lost,
+            Kind::Volatile => Fault::Volatile,
+            // Near by, so that there is something to read.
+            Kind::Misplaced if self.ops == Ops::Reads => {
+                let near = (1 + random.below(3)) * page;
+                let below = site.offset >= near && random.chance(70);
+                Fault::Misplaced(if below { site.offset - near } else { site.offset + near })
+            }
+            Kind::Misplaced => Fault::Misplaced(elsewhere(random)),
+            Kind::WrongFile => Fault::WrongFile(random.next_u64()),
+            Kind::Flipped => Fault::Flipped { offset: random.below(site.bytes.max(1)), xor },
+            Kind::Rotten => Fault::Rotten { offset: random.below(site.bytes.max(1)), xor },
+        }
+    }
+
+    /// What its first effect counts as, where the disk does not tell one time from all times.
+    fn row(&self) -> Option<&'static str> {
+        Some(match (self.ops, self.kind, self.for_good) {
+            (Ops::Flushes, Kind::Error | Kind::Forgets, false) => "flush: fails once",
+            (Ops::Flushes, Kind::Error | Kind::Forgets, true) => "flush: fails for good",
+            (Ops::Reads, Kind::Error, false) => "read: EIO once",
+            (Ops::Reads, Kind::Error, true) => "read: EIO for good",
+            _ => return None,
+        })
+    }
+}
+
+/// What happens to any operation now and then.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Background {
+    short_percent: u8,
+    again_percent: u8,
+    late_percent: u8,
+}
+
+impl Background {
+    /// A random one; often nothing.
+    pub fn new(random: &mut SplitMix64) -> Background {
+        Background {
+            short_percent: *pick(random, &[0, 0, 3, 20]),
+            again_percent: *pick(random, &[0, 0, 3, 20]),
+            late_percent: *pick(random, &[0, 0, 0, 3]),
+        }
+    }
+
+    fn fault(&self, site: &FaultSite, random: &mut SplitMix64) -> Option<Fault> {
+        let transfers = matches!(site.kind, OpKind::Read | OpKind::Write);
+        if transfers && random.chance(self.short_percent) {
+            let sectors = site.bytes / SECTOR_BYTES as u64;
+            return Some(Fault::Short((1 + random.below(sectors.max(2) - 1)) * SECTOR_BYTES as u64));
+        }
+        if site.kind != OpKind::Close && random.chance(self.again_percent) {
+            return Some(Fault::Again(1 + random.below(3) as u16));
+        }
+        random.chance(self.late_percent).then(|| Fault::Late(random.below(20_000_000)))
+    }
+}
+
+struct Armed {
+    event: FaultEvent,
+    left: u16,
+    fired: bool,
+    random: SplitMix64,
+}
+
+/// Answers the disk what goes wrong with each operation.
+#[derive(Default)]
+pub struct Injector {
+    armed: Vec<Armed>,
+    background: Background,
+    random: Option<SplitMix64>,
+    /// What has gone wrong so far, that was not made good.
+    pub fired: u64,
+    /// Counters that the disk does not keep.
+    pub coverage: Coverage,
+}
+
+impl Injector {
+    /// Another session begins.
+    pub fn session(&mut self, background: Background, seed: u64) {
+        self.background = background;
+        self.random = Some(SplitMix64::new(seed));
+    }
+
+    /// A fault waits for its operation.
+    pub fn arm(&mut self, event: FaultEvent) {
+        self.armed.push(Armed { event, left: event.skip, fired: false, random: SplitMix64::new(event.seed) });
+    }
+
+    /// The disk is well from now on.
+    pub fn heal(&mut self) {
+        self.armed.clear();
+    }
+
+    /// What goes wrong with an operation.
+    pub fn ask(&mut self, site: &FaultSite) -> Option<Fault> {
+        for at in 0..self.armed.len() {
+            let armed = &mut self.armed[at];
+            if !armed.event.matches(site) {
+                continue;
+            }
+            if armed.left > 0 {
+                armed.left -= 1;
+                continue;
+            }
+            let fault = armed.event.fault(site, &mut armed.random);
+            if let Some(row) = armed.event.row().filter(|_| !armed.fired) {
+                self.coverage.hit(row);
+            }
+            armed.fired = true;
+            self.fired += u64::from(!matches!(armed.event.kind, Kind::Late(_) | Kind::Stop(_)));
+            if !armed.event.for_good {
+                self.armed.remove(at);
+            }
+            return Some(fault);
+        }
+        self.random.as_mut().and_then(|random| self.background.fault(site, random))
+    }
+}
+
+/// The rows of the fault table: each must be hit a hundred times in ten thousand seeds.
+pub const ROWS: &[(&str, &[&str])] = {
+    use quipu::disk::simulated::effects::*;
+    &[
+        ("crash", &[CRASH_KEPT, CRASH_LOST, CRASH_TORN, CRASH_ARRIVED, CRASH_IN_FLIGHT]),
+        ("tear", &[TEAR_SECTOR, TEAR_WITHIN, TEAR_GARBAGE]),
+        (
+            "flush",
+            &["flush: fails once", "flush: fails for good", FLUSH_FORGOT, FLUSH_LIED, FLUSH_WRITE_LIED],
+        ),
+        (
+            "write",
+            &[
+                WRITE_FAILED,
+                WRITE_TORN,
+                WRITE_NO_SPACE,
+                WRITE_SHORT,
+                WRITE_ZERO,
+                WRITE_LOST,
+                WRITE_MISPLACED,
+                WRITE_WRONG_FILE,
+            ],
+        ),
+        (
+            "read",
+            &["read: EIO once", "read: EIO for good", READ_SHORT, READ_MISPLACED, READ_FLIPPED, READ_ROTTEN],
+        ),
+        ("ring", &[RING_ORDER, RING_LATE, RING_AGAIN, RING_FULL]),
+        ("files", &[FILES_RENAME, FILES_LENGTH, FILES_REMOVE, FILES_CREATE]),
+        ("time", &[TIME_SLOW, TIME_STOPPED]),
+    ]
+};
