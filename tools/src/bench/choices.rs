@@ -10,6 +10,7 @@ use quipu::levels::{Level, Retention};
 use quipu::limits;
 use serde::{Serialize, Serializer};
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -242,6 +243,11 @@ pub(crate) fn parse_percent(text: &str) -> Result<f64, String> {
 /// Writes a duration as seconds.
 pub(crate) fn as_seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(duration.as_secs_f64())
+}
+
+/// Writes a path as text, whatever bytes it has.
+pub(crate) fn as_text<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    path.as_ref().map(|path| path.to_string_lossy()).serialize(serializer)
 }
 
 #[cfg(test)]

@@ -73,14 +73,13 @@ pub(crate) fn run(mut options: BenchOptions) -> Result<(), Failure> {
     let interrupted = on_interrupt()?;
     let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let folder = RunFolder::create(options.path.as_deref(), options.keep)?;
-    let (engine, outputs, session) = match prepare(&options, folder.path(), &interrupted) {
+    let (engine, outputs, mut session) = match prepare(&options, folder.path(), &interrupted) {
         Ok(prepared) => prepared,
         Err(failure) => {
             folder.abandon();
             return Err(failure);
         }
     };
-    let mut session = session;
     let directories = Arc::new(dataset::directories(&engine, options.directories)?);
     let mut report = Report {
         format: FORMAT,

@@ -1,8 +1,8 @@
 //! What can be chosen for a run, as the command line has it, and how that becomes the engine's options.
 
 use super::choices::{
-    DurabilityChoice, Io, KeyOrder, Phase, RetentionChoice, Sweep, as_seconds, parse_percent, parse_rate,
-    parse_value_bytes,
+    DurabilityChoice, Io, KeyOrder, Phase, RetentionChoice, Sweep, as_seconds, as_text, parse_percent,
+    parse_rate, parse_value_bytes,
 };
 use super::draw::{DirectoryDistribution, KeyDistribution};
 use super::key::{KEY_BYTES_MAX, KEY_BYTES_MIN, ValueBytes};
@@ -140,15 +140,19 @@ pub(crate) struct BenchOptions {
 
     /// Write the report as JSON
     #[arg(long, value_name = "FILE", help_heading = "Output")]
+    #[serde(serialize_with = "as_text")]
     pub(crate) json: Option<PathBuf>,
     /// Write the report with plots, as one page that needs nothing else
     #[arg(long, value_name = "FILE", help_heading = "Output")]
+    #[serde(serialize_with = "as_text")]
     pub(crate) html: Option<PathBuf>,
     /// Write HdrHistogram files (.hgrm by phase and operation, .hlog by phase) into a folder
     #[arg(long, value_name = "FOLDER", help_heading = "Output")]
+    #[serde(serialize_with = "as_text")]
     pub(crate) histograms: Option<PathBuf>,
     /// Folder for the data [default: quipu-data beside the build]. Each run makes a folder of its own in it
     #[arg(long, value_name = "FOLDER", help_heading = "Output")]
+    #[serde(serialize_with = "as_text")]
     pub(crate) path: Option<PathBuf>,
     /// Leave the data there at the end
     #[arg(long, help_heading = "Output")]
