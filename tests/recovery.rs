@@ -8,7 +8,7 @@ mod common;
 
 use common::*;
 use quipu::Durability;
-use quipu::disk::simulated::{Fault, FaultSite, SplitMix64};
+use quipu::disk::simulated::{Fault, FaultSite, OpKind, SplitMix64};
 use quipu::disk::{SimulatedFolder, SimulatedOptions};
 use quipu::levels::Commit;
 use quipu::simulation::{Left, SimulatedShard};
@@ -290,5 +290,46 @@ fn a_full_disk_goes_on_when_there_is_space() {
         runner.settle();
         runner.check();
         check_no_orphans(&runner.shard, &folder);
+    });
+}
+
+/// One bit of the log that is read wrongly, once: nothing acknowledged is cut off, whatever is told.
+#[test]
+fn a_bit_of_the_log_read_wrongly_once_cuts_nothing_off() {
+    for_seeds(60, |seed| {
+        let mut random = SplitMix64::new(seed);
+        let history = History::new(seed, Profile { commits: 40, moves: 0, ..Profile::default() });
+        let options = fixed_options(&mut random).retention(retention(&mut random));
+        let folder = SimulatedFolder::new();
+        let mut runner = Runner::open(&folder, disk(&mut random), &options, &history);
+        runner.advance(30);
+        runner.catch_up();
+        let ended = runner.crash(&mut random);
+        // One of the bytes behind the header that mean something.
+        let mut bytes: Vec<(String, u64)> = Vec::new();
+        for (name, content) in folder.files().into_iter().filter(|(name, _)| name.starts_with("log-")) {
+            let full = content.iter().enumerate().skip(4096).filter(|&(_, byte)| *byte != 0);
+            bytes.extend(full.map(|(at, _)| (name.clone(), at as u64)));
+        }
+        let (name, at) = pick(&mut random, &bytes).clone();
+        let xor = 1 << random.below(8);
+        let mut struck = false;
+        folder.set_faults(move |site: &FaultSite| {
+            let covers = (site.offset..site.offset + site.bytes).contains(&at);
+            let strikes = !struck && site.kind == OpKind::Read && site.name == name && covers;
+            struck |= strikes;
+            strikes.then(|| Fault::Flipped { offset: at - site.offset, xor })
+        });
+        match SimulatedShard::open(&folder, disk(&mut random), &options) {
+            Ok(shard) => {
+                assert!(shard.newest().0 >= ended.acknowledged, "{ended:?}: {:?}", shard.newest());
+                shard.kill();
+            }
+            Err(error) => assert!(matches!(error, Error::Damaged { .. }), "{error}"),
+        }
+        folder.clear_faults();
+        let mut runner = Runner::open(&folder, disk(&mut random), &options, &history);
+        assert!(runner.began.0 >= ended.acknowledged);
+        runner.check();
     });
 }

@@ -36,18 +36,25 @@ struct Window<'a> {
     file: &'a LogFile,
     held: IoBuf,
     held_at: u64,
+    /// How much is read where less is asked for.
+    read_bytes: u64,
 }
 
 impl<'a> Window<'a> {
     fn new(io: &'a Io, file: &'a LogFile) -> Self {
-        Window { io, file, held: IoBuf::default(), held_at: 0 }
+        Window { io, file, held: IoBuf::default(), held_at: 0, read_bytes: READ_BYTES }
+    }
+
+    /// Reads no more than what is asked for.
+    fn once(io: &'a Io, file: &'a LogFile) -> Self {
+        Window { read_bytes: 0, ..Window::new(io, file) }
     }
 
     /// `bytes` bytes (whole pages, within the file) at `offset`.
     async fn at(&mut self, offset: u64, bytes: u64) -> Result<&[u8]> {
         debug_assert!(offset + bytes <= self.file.bytes && offset.is_multiple_of(PAGE));
         if offset < self.held_at || offset + bytes > self.held_at + self.held.len() as u64 {
-            let count = bytes.max(READ_BYTES).min(self.file.bytes / PAGE * PAGE - offset);
+            let count = bytes.max(self.read_bytes).min(self.file.bytes / PAGE * PAGE - offset);
             let read = self.io.read(self.file.file, offset, count as usize).await;
             self.held = read.map_err(|error| Error::io("read", slot_name(self.file.slot), error))?;
             self.held_at = offset;
@@ -83,18 +90,24 @@ async fn scan(io: &Io, identity: Identity, file: &LogFile) -> Result<Scanned> {
     let mut groups = Vec::new();
     let mut offset = PAGE;
     while offset + PAGE <= file.bytes {
-        let mut step = PAGE;
-        let head = GroupHead::peek(window.at(offset, PAGE).await?, seed);
-        if let Some(head) = head.filter(|head| head.padded_bytes() <= file.bytes / PAGE * PAGE - offset)
-            && let Some((head, checksum)) =
-                GroupHead::decode(window.at(offset, head.padded_bytes()).await?, seed)
-        {
-            groups.push(GroupAt { offset, checksum, head });
-            step = head.padded_bytes();
+        let mut group = group_at(&mut window, offset, seed).await?;
+        if group.is_none() && window.at(offset, PAGE).await?.iter().any(|&byte| byte != 0) {
+            // What ends the log is cut off. So that one bit read wrongly, once, is not taken for that: read again.
+            group = group_at(&mut Window::once(io, file), offset, seed).await?;
         }
-        offset += step;
+        offset += group.map_or(PAGE, |group| group.head.padded_bytes());
+        groups.extend(group);
     }
     Ok(Scanned { name, header, groups })
+}
+
+/// The intact group that begins at a page, if there is one.
+async fn group_at(window: &mut Window<'_>, offset: u64, seed: u64) -> Result<Option<GroupAt>> {
+    let most = window.file.bytes / PAGE * PAGE - offset;
+    let head = GroupHead::peek(window.at(offset, PAGE).await?, seed);
+    let Some(head) = head.filter(|head| head.padded_bytes() <= most) else { return Ok(None) };
+    let decoded = GroupHead::decode(window.at(offset, head.padded_bytes()).await?, seed);
+    Ok(decoded.map(|(head, checksum)| GroupAt { offset, checksum, head }))
 }
 
 /// Some groups of a file that lie one behind another, read at once.
