@@ -4,7 +4,7 @@
 //! 1. [`plan`] makes a run from a seed, as plain data: options, and a list of actions and faults.
 //! 2. [`run`] carries it out on a shard ([`world`]), and catches panics.
 //! 3. [`faults`] says what goes wrong with the disk; [`world`] keeps a plain model of every commit's state, and checks after each step; [`invariants`] are those
-//!    of the design; [`twin`] compares the files with those of an undisturbed run.
+//!    of the design; `twin` compares the files with those of an undisturbed run.
 //! 4. [`shrink`] drops what a failure does not need.
 //!
 //! The tests of the engine share [`model`], [`choices`] and [`invariants`].

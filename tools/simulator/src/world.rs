@@ -2,7 +2,7 @@
 //!
 //! 1. A commit that is submitted waits among *arrivals*, in the order in which the shard gets them; those sent
 //!    through the mailbox are *posted* until the shard's next turn takes them up.
-//! 2. After every step ([`World::observe`]) the shard's newest number says how many arrivals were sequenced: the
+//! 2. After every step (`World::observe`) the shard's newest number says how many arrivals were sequenced: the
 //!    model makes the same steps, and must come to the same refusals. So there is a state for every commit.
 //! 3. Acknowledgements must come in order, with the right number, and not before the commit is durable.
 //! 4. When a session ends, what is durable is the least, what is sequenced the most that the next may find; and
