@@ -27,6 +27,21 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     Ok(bytes.round() as u64)
 }
 
+/// Reads "10000", "10_000", "10k" or "1.5M" as a whole number from 1 on.
+pub(crate) fn parse_count(text: &str) -> Result<u32, String> {
+    let (number, unit) = split(text)?;
+    let scale = match unit {
+        "" => 1.0,
+        "k" | "K" => 1e3,
+        "m" | "M" => 1e6,
+        _ => return Err(format!("unknown unit {unit:?}; use k or M")),
+    };
+    match (number * scale).round() {
+        count if (1.0..=f64::from(u32::MAX)).contains(&count) => Ok(count as u32),
+        _ => Err(format!("must be 1 to {}", u32::MAX)),
+    }
+}
+
 /// Reads "2", "0.5s", "200ms", "1min" as a duration; seconds where no unit is given.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text)?;
@@ -135,6 +150,16 @@ mod tests {
         }
         for text in ["", "x", "-1", "10 apples", "1..2", "99999999TiB"] {
             assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn counts_are_read_with_units() {
+        for (text, count) in [("1", 1), ("10_000", 10_000), ("10k", 10_000), ("1.5M", 1_500_000)] {
+            assert_eq!(parse_count(text), Ok(count), "{text}");
+        }
+        for text in ["", "0", "-1", "5000M", "3 apples", "0.2"] {
+            assert!(parse_count(text).is_err(), "{text}");
         }
     }
 

@@ -189,7 +189,7 @@ fn kept_data_can_be_inspected_and_verified() {
     fs::write(&file, bytes).unwrap();
     let verified = quipu().arg("verify").arg(&kept).output().unwrap();
     assert_eq!(verified.status.code(), Some(1), "{}", stdout(&verified));
-    assert!(stderr(&verified).contains("1 files are damaged"), "{}", stderr(&verified));
+    assert!(stderr(&verified).contains("1 damaged file,"), "{}", stderr(&verified));
     assert!(stdout(&verified).contains(file.file_name().unwrap().to_str().unwrap()), "{}", stdout(&verified));
 }
 

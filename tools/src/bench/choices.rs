@@ -3,7 +3,7 @@
 use super::key::{VALUE_HEADER_BYTES, ValueBytes};
 use super::pace::Clients;
 use super::workload::Workload;
-use crate::units::{parse_bytes, parse_duration, parse_duration_positive};
+use crate::units::{parse_bytes, parse_count, parse_duration, parse_duration_positive};
 use clap::ValueEnum;
 use quipu::Durability;
 use quipu::levels::{Level, Retention};
@@ -13,6 +13,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
+
+/// The most directories of a run.
+const DIRECTORIES_MAX: u32 = 100_000_000;
 
 /// A workload, and where its clients run if that is said: `mix`, `commits-async`, `reads-blocking`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -229,6 +232,14 @@ pub(crate) fn parse_rate(text: &str) -> Result<f64, String> {
     match rate {
         rate if (0.001..=1e9).contains(&rate) => Ok(rate),
         _ => Err("must be 0.001 to 1000M operations a second".to_string()),
+    }
+}
+
+/// Reads a number of directories. Each is a handle in memory, so that there are not as many as keys.
+pub(crate) fn parse_directories(text: &str) -> Result<u32, String> {
+    match parse_count(text)? {
+        count if count <= DIRECTORIES_MAX => Ok(count),
+        _ => Err(format!("must be at most {DIRECTORIES_MAX}")),
     }
 }
 

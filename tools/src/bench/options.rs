@@ -1,8 +1,8 @@
 //! What can be chosen for a run, as the command line has it, and how that becomes the engine's options.
 
 use super::choices::{
-    DurabilityChoice, Io, KeyOrder, Phase, RetentionChoice, Sweep, as_seconds, as_text, parse_percent,
-    parse_rate, parse_value_bytes,
+    DurabilityChoice, Io, KeyOrder, Phase, RetentionChoice, Sweep, as_seconds, as_text, parse_directories,
+    parse_percent, parse_rate, parse_value_bytes,
 };
 use super::draw::{DirectoryDistribution, KeyDistribution};
 use super::key::{KEY_BYTES_MAX, KEY_BYTES_MIN, ValueBytes};
@@ -10,7 +10,7 @@ use super::pace::Clients;
 use super::schedule::Arrivals;
 use super::workload::{Changes, Recipe, Workload};
 use crate::failure::Failure;
-use crate::units::{parse_bytes, parse_duration, parse_duration_positive};
+use crate::units::{parse_bytes, parse_count, parse_duration, parse_duration_positive};
 use clap::Args;
 use quipu::limits;
 use quipu::{IoChoice, Retention};
@@ -96,14 +96,14 @@ pub(crate) struct BenchOptions {
     pub(crate) step: Duration,
 
     /// Keys that there are from the beginning (20 bytes of memory each, for what was acknowledged)
-    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value = "1M", value_parser = parse_count)]
     #[arg(help_heading = "Data")]
     pub(crate) keys: u32,
     /// Keys that may be inserted on top [default: as many, and at least 16 million]; then inserts update
     #[arg(long, value_name = "N", help_heading = "Data")]
     pub(crate) insert_room: Option<u32>,
     /// Directories, each a root of its own
-    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    #[arg(long, value_name = "N", default_value = "10k", value_parser = parse_directories)]
     #[arg(help_heading = "Data")]
     pub(crate) directories: u32,
     /// Bytes of a key

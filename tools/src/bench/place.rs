@@ -215,7 +215,9 @@ mod tests {
 
         let kept = RunFolder::create(Some(&parent), true).unwrap().path().to_path_buf();
         assert!(kept.exists());
-        assert!(RunFolder::create(Some(&parent), false).is_err(), "the folder of another run is not taken");
+        let beside = RunFolder::create(Some(&parent), false).unwrap();
+        assert_ne!(beside.path(), kept, "the folder of another run is not taken");
+        drop(beside);
         assert!(kept.exists(), "nor removed");
     }
 

@@ -233,11 +233,11 @@ pub(crate) fn timeline(phase: &PhaseReport) -> Plot {
     for second in &phase.timeline {
         for carry in second.carries.iter().flatten() {
             let (kind, name) = match &carry.kind[..] {
-                "fold" => (1, "fold".to_string()),
+                "fold" => (1, format!("fold L{}", carry.level)),
                 "spill" => (2, "spill".to_string()),
                 _ => (0, format!("L{}", carry.level)),
             };
-            let row = rows.entry((kind, format!("{:>4}", name))).or_default();
+            let row = rows.entry((kind, format!("{name:>8}"))).or_default();
             row.push((second.second, usize::from(kind)));
         }
     }
