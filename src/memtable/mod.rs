@@ -225,12 +225,15 @@ impl Memtable {
     /// Fetches the records that come next, at most `records` of them, into the core's cache. They lie wherever they were
     /// inserted; fetched together, they cost about as much as one.
     pub fn touch_ahead(&self, position: Position, back: bool, records: usize) {
-        let (leaf, slot) = (&self.leaves[position.leaf], position.slot as usize);
+        let leaf = &self.leaves[position.leaf];
         let here = leaf.slots.records();
+        // A split may have left the leaf shorter than the slot: then it touches what it may, and no more.
         let range = if back {
-            slot.saturating_sub(records)..slot.min(here.len())
+            let end = (position.slot as usize).min(here.len());
+            end.saturating_sub(records)..end
         } else {
-            (slot + 1).min(here.len())..(slot + 1 + records).min(here.len())
+            let start = (position.slot as usize + 1).min(here.len());
+            start..(start + records).min(here.len())
         };
         let missing = records - range.len();
         let mut touched = here[range].iter().fold(0, |sum, &record| sum ^ self.arena.touch(record));

@@ -290,6 +290,8 @@ fn a_scan_sees_its_own_commit_whatever_is_inserted_between_its_steps() {
                 for _ in 0..pair.seeded.below(4).min(at + 600 - pair.commit) {
                     pair.commit();
                 }
+                // Whatever became of the leaf meanwhile.
+                pair.table.touch_ahead(here, reverse, 8);
                 position = if reverse { pair.table.prev(here) } else { pair.table.next(here) };
             }
             assert!(seen == expected, "{keys:?}");
