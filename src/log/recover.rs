@@ -225,7 +225,7 @@ impl Log {
             let name = slot_name(slot);
             let opened = io.open(&name, DURABLE).await;
             let (file, bytes) = opened.map_err(|error| Error::io("open", &name, error))?;
-            files.push(LogFile { slot, file, bytes });
+            files.push(LogFile { slot, file, bytes, told: Commit::ZERO });
         }
         let scans = files.iter().map(|file| scan(io, identity, file));
         let scanned: Vec<Scanned> = stream::iter(scans).buffered(READS_AHEAD).try_collect().await?;
@@ -246,6 +246,10 @@ impl Log {
             plan.resume.is_some_and(|(resumed, _)| resumed == index)
                 || plan.keep.iter().any(|&(kept, _)| kept == index)
         };
+        for (index, file) in files.iter_mut().enumerate() {
+            let header = scanned[index].header.filter(|_| kept(index));
+            file.told = header.map_or(plan.last, |header| header.durable);
+        }
         let stale = files.iter().enumerate().filter(|&(index, _)| {
             !kept(index) && scanned[index].header.is_some_and(|header| header.sequence != 0)
         });
@@ -310,7 +314,8 @@ impl Log {
             let source =
                 self.free.pop_front().map_or_else(|| Source::Create(self.slot_next()), Source::Recycle);
             let sequence = self.sequence_take();
-            let ready = files::prepare(io, self.identity, source, self.options.file_bytes, sequence).await;
+            let bytes = self.options.file_bytes;
+            let ready = files::prepare(io, self.identity, source, bytes, sequence, self.durable).await;
             self.take_prepared(ready, sequence);
             self.switch();
         }
