@@ -65,6 +65,7 @@ mod manifest;
 pub mod memtable;
 mod options;
 mod path;
+mod probes;
 mod read;
 mod segment;
 mod shard;

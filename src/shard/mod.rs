@@ -47,6 +47,7 @@ use crate::levels::{Budget, Commit, Divisor, History};
 use crate::limits;
 use crate::log::Log;
 use crate::options::{Durability, Fixed};
+use crate::probes;
 use crate::read::Allowance;
 use crate::segment::SegmentOptions;
 use crate::stats::Stages;
@@ -244,6 +245,7 @@ impl Core {
     }
 
     fn turn_inner(self: &Rc<Self>) -> Turn {
+        probes::turn_begun(self.config.shard);
         self.kicked.set(false);
         let completed = self.io.pump();
         self.now.set(self.io.now());
@@ -259,6 +261,7 @@ impl Core {
         let late = self.io.pump();
         let took = self.io.now().saturating_sub(self.now());
         self.state.borrow_mut().stages.turn.saturating_record(took.max(1));
+        probes::turn_ended(self.config.shard, took);
         if active || compacted || woken || late > 0 || self.kicked.get() {
             Turn::Busy
         } else {
@@ -274,6 +277,7 @@ impl Core {
         match state.log.poll() {
             Ok(None) => {}
             Ok(Some(durable)) => {
+                probes::log_durable(self.config.shard, durable);
                 while let Some((last, started)) = state.log_starts.front().copied()
                     && last <= durable
                 {
@@ -281,6 +285,7 @@ impl Core {
                     state.stages.log_write.saturating_record(now.saturating_sub(started).max(1));
                 }
                 state.waiters.durable(durable, now, self.config.shard, &mut state.stages.acknowledged);
+                probes::log_acknowledged(self.config.shard, durable);
             }
             Err(error) => self.poison(state, error),
         }
@@ -338,8 +343,9 @@ impl Core {
         if started == 0 {
             return false;
         }
-        let after = state.log.stats();
-        state.stages.group.saturating_record((after.records - before.records) / started as u64);
+        let records = state.log.stats().records - before.records;
+        probes::log_write_started(self.config.shard, state.log.started(), records, started);
+        state.stages.group.saturating_record(records / started as u64);
         state.log_starts.push_back((state.log.started(), now));
         if state.log.staged().0 == 0 {
             state.write_by = None;
