@@ -16,6 +16,7 @@ pub mod invariants;
 pub mod model;
 pub mod plan;
 mod reads;
+pub mod retained;
 pub mod run;
 mod sessions;
 pub mod shrink;
