@@ -53,6 +53,31 @@ pub enum Files {
     Segments,
 }
 
+impl Ops {
+    fn include(self, site: &FaultSite) -> bool {
+        match self {
+            Ops::Reads => site.kind == OpKind::Read,
+            Ops::Writes => site.kind == OpKind::Write,
+            Ops::DurableWrites => site.kind == OpKind::Write && site.durable,
+            Ops::Flushes => matches!(site.kind, OpKind::Sync | OpKind::SyncFolder),
+            Ops::Others => {
+                !matches!(site.kind, OpKind::Read | OpKind::Write | OpKind::Sync | OpKind::SyncFolder)
+            }
+        }
+    }
+}
+
+impl Files {
+    fn include(self, site: &FaultSite) -> bool {
+        match self {
+            Files::Any => true,
+            Files::Log => site.name.starts_with("log-"),
+            Files::Manifest => site.name.starts_with("manifest"),
+            Files::Segments => ["segment-", "spill-", "base-"].iter().any(|kind| site.name.starts_with(kind)),
+        }
+    }
+}
+
 /// What goes wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -149,22 +174,7 @@ impl FaultEvent {
     }
 
     fn matches(&self, site: &FaultSite) -> bool {
-        let of_kind = match self.ops {
-            Ops::Reads => site.kind == OpKind::Read,
-            Ops::Writes => site.kind == OpKind::Write,
-            Ops::DurableWrites => site.kind == OpKind::Write && site.durable,
-            Ops::Flushes => matches!(site.kind, OpKind::Sync | OpKind::SyncFolder),
-            Ops::Others => {
-                !matches!(site.kind, OpKind::Read | OpKind::Write | OpKind::Sync | OpKind::SyncFolder)
-            }
-        };
-        let of_file = match self.files {
-            Files::Any => true,
-            Files::Log => site.name.starts_with("log-"),
-            Files::Manifest => site.name.starts_with("manifest"),
-            Files::Segments => ["segment-", "spill-", "base-"].iter().any(|kind| site.name.starts_with(kind)),
-        };
-        of_kind && of_file
+        self.ops.include(site) && self.files.include(site)
     }
 
     fn fault(&self, site: &FaultSite, random: &mut SplitMix64) -> Fault {
@@ -244,6 +254,22 @@ struct Armed {
     random: SplitMix64,
 }
 
+/// Kinds of operations that were made to fail, whether that told or not.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Failed {
+    /// Durable writes of log files: only they poison.
+    pub log_writes: bool,
+    /// Opening, closing, renaming, removing …
+    pub names: bool,
+}
+
+impl Failed {
+    fn note(&mut self, site: &FaultSite) {
+        self.log_writes |= Ops::DurableWrites.include(site) && Files::Log.include(site);
+        self.names |= Ops::Others.include(site);
+    }
+}
+
 /// Answers the disk what goes wrong with each operation.
 #[derive(Default)]
 pub struct Injector {
@@ -252,6 +278,12 @@ pub struct Injector {
     random: Option<SplitMix64>,
     /// What has gone wrong so far, that was not made good.
     pub fired: u64,
+    /// What has failed since the session began.
+    pub session_failed: Failed,
+    /// How often a read gave something else than the disk holds, once.
+    pub misread: u64,
+    /// How often something was destroyed for good.
+    pub destroyed: u64,
     /// Counters that the disk does not keep.
     pub coverage: Coverage,
 }
@@ -259,6 +291,7 @@ pub struct Injector {
 impl Injector {
     /// Another session begins.
     pub fn session(&mut self, background: Background, seed: u64) {
+        self.session_failed = Failed::default();
         self.background = background;
         self.random = Some(SplitMix64::new(seed));
     }
@@ -289,7 +322,15 @@ impl Injector {
                 self.coverage.hit(row);
             }
             armed.fired = true;
-            self.fired += u64::from(!matches!(armed.event.kind, Kind::Late(_) | Kind::Stop(_)));
+            if !matches!(armed.event.kind, Kind::Late(_) | Kind::Stop(_)) {
+                self.fired += 1;
+                self.session_failed.note(site);
+                match (armed.event.ops, armed.event.kind) {
+                    (Ops::Reads, Kind::Misplaced | Kind::Flipped) => self.misread += 1,
+                    (_, Kind::Error | Kind::Torn | Kind::NoSpace | Kind::Zero | Kind::Forgets) => {}
+                    _ => self.destroyed += 1,
+                }
+            }
             if !armed.event.for_good {
                 self.armed.remove(at);
             }

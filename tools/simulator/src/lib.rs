@@ -6,6 +6,7 @@
 //! 3. [`faults`] says what goes wrong with the disk; [`world`] keeps a plain model of every commit's state, and checks after each step; [`invariants`] are those
 //!    of the design; `twin` compares the files with those of an undisturbed run.
 //! 4. [`shrink`] drops what a failure does not need.
+//! 5. [`planted`] tests the tester: known bugs, each of which it must find.
 //!
 //! The tests of the engine share [`model`], [`choices`] and [`invariants`].
 
@@ -15,7 +16,9 @@ pub mod faults;
 pub mod invariants;
 pub mod model;
 pub mod plan;
+pub mod planted;
 mod reads;
+pub mod retained;
 pub mod run;
 mod sessions;
 pub mod shrink;

@@ -171,11 +171,17 @@ impl World<'_> {
         assert!(newest <= bounds.most, "{newest} is there, and {} was the last", bounds.most);
         assert_eq!(shard.durable(), newest, "what was recovered is durable");
         self.coverage.add("recovery: commits lost", self.newest().0 - newest.0);
+        if self.retentions.last().is_some_and(|(from, _)| *from > newest) {
+            self.retentions.clear();
+        }
         self.steps.truncate(newest.0 as usize);
         self.states.truncate(newest.0 as usize + 1);
         if wanted != self.history.retention {
             self.coverage.hit("retention changed");
             self.history = self.history.change(wanted, newest);
+            if !self.retentions.is_empty() {
+                self.retentions.push((newest, wanted));
+            }
             // At least 1, to tell it from none.
             self.changed = newest.max(Commit(1));
         }
@@ -193,6 +199,12 @@ impl World<'_> {
         assert!(
             harmed.iter().any(|name| name.starts_with("log-")),
             "{newest} is there, {durable} was durable, and the log is whole; harmed: {harmed:?}"
+        );
+        // What was read wrongly once is read again.
+        let injector = self.injector.borrow();
+        assert!(
+            injector.destroyed > 0 || injector.misread > 1,
+            "{newest} is there, {durable} was durable, and a single read went wrong; harmed: {harmed:?}"
         );
         for (name, bytes) in self.folder.files() {
             if name.starts_with("log-") {

@@ -20,7 +20,7 @@ use crate::sessions::Bounds;
 use quipu::disk::SimulatedFolder;
 use quipu::levels::{Commit, Divisor, History};
 use quipu::simulation::{Left, SimulatedShard};
-use quipu::{Batch, CarryKind, CommitId, Directory, Durability, Error, Options, Result};
+use quipu::{Batch, CarryKind, CommitId, Directory, Durability, Error, Options, Result, Retention};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -113,6 +113,8 @@ pub struct World<'a> {
     /// When the retention was last changed.
     pub(crate) changed: Commit,
     pub(crate) history: History,
+    /// The retentions, and the commits at which they began; none where the disk has destroyed commits from before one.
+    pub(crate) retentions: Vec<(Commit, Retention)>,
     pub(crate) cover: CoverCheck,
     pub(crate) injector: Rc<RefCell<Injector>>,
     /// The disk has destroyed so much that the shard does not open any more.
@@ -133,6 +135,7 @@ impl<'a> World<'a> {
             steps: Vec::new(),
             changed: Commit::ZERO,
             history: History::new(plan.retention),
+            retentions: vec![(Commit::ZERO, plan.retention)],
             cover: CoverCheck::default(),
             injector: Rc::default(),
             over: false,
@@ -316,6 +319,10 @@ impl<'a> World<'a> {
                 Harm::Damaging => self.is_damage(error),
             };
         assert!(right, "{what} failed: {error} ({error:?})");
+        if matches!(error, Error::Poisoned { .. }) {
+            let failed = self.injector.borrow().session_failed.log_writes;
+            assert!(failed, "{what} failed, and no write of the log did: {error} ({error:?})");
+        }
         self.coverage.hit("errors told");
     }
 
@@ -366,11 +373,11 @@ impl<'a> World<'a> {
             if self.turn() != Left::More {
                 break;
             }
-            if turns > TROUBLED_TURNS && self.is_troubled() {
+            if turns > TROUBLED_TURNS && self.is_troubled_for_good() {
                 return;
             }
         }
-        if self.is_troubled() {
+        if self.is_troubled_for_good() {
             return;
         }
         let changed = self.changed;
@@ -379,6 +386,9 @@ impl<'a> World<'a> {
         let waiting = session.unacknowledged.len();
         assert_eq!(waiting, 0, "asleep, with commits unacknowledged: {:?}", session.shard);
         assert!(session.reads.is_empty(), "asleep, with reads waiting: {:?}", session.shard);
+        // Buffered ones are acknowledged long before.
+        let (durable, newest) = (session.shard.durable(), session.shard.newest());
+        assert_eq!(durable, newest, "asleep, with commits that are not durable: {:?}", session.shard);
         let picture = session.shard.picture();
         assert!(picture.carries.is_empty(), "settled, yet in flight: {picture:?}");
         check_settled_alignment(&session.shard, &picture, changed);
@@ -395,10 +405,27 @@ impl<'a> World<'a> {
         trouble.is_some()
     }
 
+    /// [`is_troubled`](World::is_troubled), on a disk that is well again. Compaction that a segment's file or a full disk
+    /// has stopped must have gone on by now; only a manifest in doubt waits for the next opening, as a poisoned log does.
+    fn is_troubled_for_good(&mut self) -> bool {
+        let troubled = self.is_troubled();
+        let trouble = self.session().shard.trouble().filter(|_| self.plan.harm == Harm::Failing);
+        let passes = match &trouble {
+            Some(Error::NoSpace { .. }) => true,
+            Some(Error::Io { file, .. }) => {
+                ["segment-", "spill-", "base-"].iter().any(|kind| file.contains(kind))
+            }
+            _ => false,
+        };
+        assert!(!passes, "the disk is well, and compaction does not go on: {trouble:?}");
+        troubled
+    }
+
     /// The files of segments that the folder holds are those that should be there.
     fn check_no_orphans(&mut self) {
-        // What a snapshot reads stays; and what was given up may lie about until the next opening.
-        let disturbed = self.is_disturbed();
+        // What a snapshot reads stays. What was given up is removed, unless that fails.
+        let disturbed = self.is_disturbed()
+            && (self.plan.harm == Harm::Damaging || self.injector.borrow().session_failed.names);
         let session = self.session();
         if !session.held.is_empty() || disturbed {
             return;
