@@ -1,12 +1,13 @@
 //! The command: runs seeds for a time or a count on all cores, prints rate and coverage, and for a failure one line
 //! that repeats it, with the history shrunk to what matters.
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use quipu_simulator::coverage::Coverage;
 use quipu_simulator::faults::ROWS;
 use quipu_simulator::plan::Plan;
 use quipu_simulator::run::{Failure, run};
 use quipu_simulator::shrink::shrink;
+use quipu_simulator::whole;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 #[derive(Parser, Clone, Debug)]
 #[command(name = "simulator")]
 struct Options {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// For so many seconds (10, where no count of seeds is given).
     #[arg(long)]
     seconds: Option<u64>,
@@ -40,11 +43,22 @@ struct Options {
     quiet: bool,
 }
 
+#[derive(Subcommand, Clone, Debug)]
+enum Command {
+    /// Goes through small fixed histories: crashes at every moment with every choice of what persists, and every call to
+    /// the disk failing in every way.
+    Exhaustive(whole::Options),
+}
+
 /// The commit of the source.
 const COMMIT: &str = env!("SIMULATOR_COMMIT");
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    match &options.command {
+        None => {}
+        Some(Command::Exhaustive(options)) => return whole::main(options),
+    }
     let fresh = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let first = options.seed.unwrap_or_else(|| fresh.map_or(0, |since| since.as_secs() << 24));
     let seeds = match (options.seeds, options.seconds, options.seed) {
