@@ -187,12 +187,12 @@ impl World<'_> {
         self.check_newest();
     }
 
-    /// Fewer commits are there than were durable. That is so only where the disk has destroyed a part of the log, or the
-    /// manifest's last edit, which let go of it; and nothing that is left of the log tells.
+    /// Fewer commits are there than were durable. That is so only where the disk has destroyed a part of the log, and nothing
+    /// that is left of it tells.
     fn excuse(&mut self, newest: Commit, durable: Commit) {
         let harmed = self.folder.harmed();
         assert!(
-            harmed.iter().any(|name| name.starts_with("log-") || name.starts_with("manifest")),
+            harmed.iter().any(|name| name.starts_with("log-")),
             "{newest} is there, {durable} was durable, and the log is whole; harmed: {harmed:?}"
         );
         for (name, bytes) in self.folder.files() {
