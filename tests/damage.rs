@@ -191,7 +191,7 @@ fn headers(kind: &str, bytes: &[u8]) -> Vec<Range<usize>> {
     match kind {
         "QUIPU" => std::iter::once(0..bytes.len()).collect(),
         // The header, the mark of a clean close; the first groups.
-        "log" => [0..56, 512..536].into_iter().chain(pages(b"QGRP", 56).take(2)).collect(),
+        "log" => [0..64, 512..536].into_iter().chain(pages(b"QGRP", 56).take(2)).collect(),
         // The snapshot, the first edits.
         "manifest" => pages(b"QMAN", 72).take(3).collect(),
         // The header; the first block; the meta and the end of the footer.
@@ -214,7 +214,7 @@ fn harms(kind: &str, bytes: &[u8], first: bool, random: &mut Seeded) -> Vec<Harm
         let headers = headers(kind, bytes);
         assert!(!headers.is_empty(), "the headers of a {kind} are not known");
         headers.into_iter().flatten().for_each(|at| flip(&mut harms, at));
-        (56..96.min(length)).step_by(3).for_each(|at| flip(&mut harms, at));
+        (64..96.min(length)).step_by(3).for_each(|at| flip(&mut harms, at));
         (length.saturating_sub(64)..length).step_by(3).for_each(|at| flip(&mut harms, at));
         // What follows upon the header of the record, group or block behind the first page.
         (4096 + 56..4096 + 80).step_by(3).filter(|&at| at < length).for_each(|at| flip(&mut harms, at));
