@@ -1,5 +1,5 @@
 //! All that can be gone through where a history is small: crashes at every moment of it, and failures of every call to the
-//! disk. The command `simulator exhaustive` goes through more of each.
+//! disk. Here each third moment, and some of the failures; the command `simulator exhaustive` goes through all of it.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,11 +12,13 @@ use quipu_simulator::whole::for_each;
 const THREADS: usize = 2;
 
 #[test]
-fn every_crash_of_small_histories() {
+fn crashes_of_small_histories() {
     let limits = exhaustive::Limits {
         changes_in_recovery: 5,
         tears: 1,
         recoveries: 1,
+        stride: 3,
+        phase: 1,
         moods: 1,
         ..exhaustive::Limits::WHOLE
     };
@@ -45,11 +47,11 @@ fn every_crash_of_small_histories() {
         sum.merge(&report.counts);
     }
     println!("in all: {sum}");
-    assert!(sum.disks > 4000 && sum.recovery_moments > 10_000, "{sum}");
+    assert!(sum.disks > 2000 && sum.recovery_moments > 10_000, "{sum}");
 }
 
 #[test]
-fn every_call_fails_in_small_histories() {
+fn failing_calls_in_small_histories() {
     let limits = calls::Limits { stride: 17, phase: 3 };
     let histories = histories();
     let mut sum = calls::Counts::default();
