@@ -161,7 +161,7 @@ impl Options {
     /// # Errors
     ///
     /// [`Error::Options`], [`Error::NotAnEngine`], [`Error::Locked`], [`Error::NoIoUring`],
-    /// [`Error::Damaged`], [`Error::Io`], [`Error::NoSpace`].
+    /// [`Error::Damaged`], [`Error::Io`], [`Error::NoSpace`], [`Error::ReadOnly`].
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Engine> {
         Engine::open_with(path.as_ref(), self)
     }
