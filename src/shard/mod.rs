@@ -25,6 +25,7 @@ pub(crate) mod install;
 pub(crate) mod local;
 pub(crate) mod mailbox;
 pub(crate) mod open;
+pub(crate) mod post;
 pub(crate) mod record;
 pub(crate) mod request;
 pub(crate) mod resolve;
