@@ -20,6 +20,8 @@
 
 pub(crate) mod catalog;
 pub(crate) mod compaction;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 pub(crate) mod host;
 pub(crate) mod install;
 pub(crate) mod local;
