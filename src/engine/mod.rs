@@ -4,6 +4,8 @@
 //! ([`crate::shard::host`]); everything it is asked becomes a [`Request`] to one shard, or to all of them.
 
 pub(crate) mod directory;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 pub(crate) mod identity;
 pub(crate) mod scan;
 pub(crate) mod snapshot;

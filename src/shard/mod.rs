@@ -20,11 +20,14 @@
 
 pub(crate) mod catalog;
 pub(crate) mod compaction;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 pub(crate) mod host;
 pub(crate) mod install;
 pub(crate) mod local;
 pub(crate) mod mailbox;
 pub(crate) mod open;
+pub(crate) mod post;
 pub(crate) mod record;
 pub(crate) mod request;
 pub(crate) mod resolve;
