@@ -10,8 +10,11 @@
 
 use crate::codec::Reader;
 
+/// What a target is: it takes any bytes, and panics where a property does not hold.
+type Target = fn(&[u8]);
+
 /// The targets, by the names of their binaries and corpora.
-pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+pub const TARGETS: [(&str, Target); 6] = [
     ("log", crate::log::fuzzing::run),
     ("block", crate::segment::fuzzing::block),
     ("segment", crate::segment::fuzzing::segment),

@@ -154,7 +154,8 @@ pub(crate) fn files(script: &mut Script<'_>, identity: Identity) -> Vec<Vec<u8>>
             let file_bytes = if how & 2 == 0 { file.len() as u64 } else { script.number() };
             let sealed_at = if how & 4 == 0 { 0 } else { at as u64 };
             let version = if how & 8 == 0 { VERSION } else { u32::from(script.byte()) };
-            let header = FileHeader { version, identity, sequence, file_bytes, sealed_at };
+            let durable = Commit(if how & 64 == 0 { 0 } else { script.number() });
+            let header = FileHeader { version, identity, sequence, file_bytes, durable, sealed_at };
             header.encode(&mut file[..PAGE_BYTES]);
         }
         if how & 16 != 0 {
@@ -204,8 +205,14 @@ fn recover(files: &[Vec<u8>], floor: Commit) {
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     use crate::entry::DirectoryId;
     let mut page = vec![0; PAGE_BYTES];
-    let header =
-        FileHeader { version: VERSION, identity: IDENTITY, sequence: 9, file_bytes: 65536, sealed_at: 8192 };
+    let header = FileHeader {
+        version: VERSION,
+        identity: IDENTITY,
+        sequence: 9,
+        file_bytes: 65536,
+        durable: Commit(7),
+        sealed_at: 8192,
+    };
     header.encode(&mut page);
     let mut record = Vec::new();
     record::put_op(&mut record, DirectoryId(7 << 16), b"key", Some(b"value"));
