@@ -5,7 +5,7 @@
 //!    `O_DIRECT` of 4 KiB at random places.
 //! 3. In an open loop writes have times at which they are to start, and latency counts from then.
 //!
-//! This module is one of two with unsafe code (the ring's submissions).
+//! Unsafe code: the ring's submissions.
 
 use super::Result;
 use crate::measure::{Measured, Recorder, Times, Window, interrupted};

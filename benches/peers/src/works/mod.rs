@@ -8,32 +8,45 @@ pub(crate) mod redb_bench;
 pub(crate) mod space;
 pub(crate) mod tail;
 
-use crate::engines::Result;
+use crate::engines::{Kind, Result};
 use crate::row::Row;
 use crate::trial::{Bench, say};
 use std::collections::BTreeSet;
+
+/// Measures the rows of a group that are wanted.
+type Measure = fn(&Bench, &BTreeSet<u32>) -> Result<Vec<Row>>;
 
 /// A group of rows that are measured together.
 struct Group {
     /// Their numbers.
     rows: &'static [u32],
-    run: fn(&Bench, &BTreeSet<u32>) -> Result<Vec<Row>>,
+    run: Measure,
+    /// Whether they are of Quipu, with others beside it at most.
+    of_quipu: bool,
+}
+
+const fn shared(rows: &'static [u32], run: Measure) -> Group {
+    Group { rows, run, of_quipu: false }
+}
+
+const fn of_quipu(rows: &'static [u32], run: Measure) -> Group {
+    Group { rows, run, of_quipu: true }
 }
 
 const GROUPS: [Group; 13] = [
-    Group { rows: &[1, 2, 3], run: commits::durable },
-    Group { rows: &[4], run: commits::one_client },
-    Group { rows: &[5], run: commits::buffered },
-    Group { rows: &[6], run: loads::bulk },
-    Group { rows: &[7], run: commits::ycsb_a },
-    Group { rows: &[8, 10], run: reads::cached },
-    Group { rows: &[9], run: reads::cold },
-    Group { rows: &[11, 13], run: tail::latency },
-    Group { rows: &[12], run: tail::slowest_second },
-    Group { rows: &[14], run: space::amplification },
-    Group { rows: &[15], run: space::growth },
-    Group { rows: &[16], run: directories::many },
-    Group { rows: &[17], run: redb_bench::phases },
+    shared(&[1, 2, 3], commits::durable),
+    of_quipu(&[4], commits::one_client),
+    shared(&[5], commits::buffered),
+    shared(&[6], loads::bulk),
+    shared(&[7], commits::ycsb_a),
+    shared(&[8, 10], reads::cached),
+    shared(&[9], reads::cold),
+    of_quipu(&[11, 13], tail::latency),
+    of_quipu(&[12], tail::slowest_second),
+    shared(&[14], space::amplification),
+    of_quipu(&[15], space::growth),
+    of_quipu(&[16], directories::many),
+    shared(&[17], redb_bench::phases),
 ];
 
 /// The numbers of all rows.
@@ -55,6 +68,10 @@ pub(crate) fn run(
         }
         let names: Vec<String> = these.iter().map(u32::to_string).collect();
         let names = names.join(", ");
+        if group.of_quipu && !bench.has(Kind::Quipu) {
+            say(&format!("row {names} is left out: it is of Quipu, which does not take part"));
+            continue;
+        }
         say(&format!("row {names}"));
         match (group.run)(bench, &these) {
             Ok(measured) => rows.extend(measured.into_iter().filter(|row| these.contains(&row.number))),

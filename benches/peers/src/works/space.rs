@@ -2,7 +2,7 @@
 
 use super::commits::{SEED, VALUE_BYTES};
 use crate::engines::quipu::Tuning;
-use crate::engines::{Durability, Kind, Purpose, Result, Setup};
+use crate::engines::{Durability, Kind, Purpose, Result, Setup, Store};
 use crate::measure::{Times, interrupted};
 use crate::ops::{Data, Work};
 use crate::row::{Figure, Goal, Row, Side};
@@ -167,7 +167,7 @@ pub(crate) fn growth(bench: &Bench, _: &BTreeSet<u32>) -> Result<Vec<Row>> {
         say(&format!("  loaded {} keys in {took:.1?}", units::thousands(data.keys.into())));
     }
     let mut measured = [const { [const { Vec::new() }; 2] }; 2];
-    let mut settings = Vec::new();
+    let (mut settings, mut notes) = (Vec::new(), Vec::new());
     for round in 0..bench.scale.rounds {
         for ((data, place), measured) in sizes.iter().zip(&places).zip(&mut measured) {
             let store = Kind::Quipu.open(&bench.setup(place.path(), data.bytes() / 2, Durability::Synced))?;
@@ -176,12 +176,25 @@ pub(crate) fn growth(bench: &Bench, _: &BTreeSet<u32>) -> Result<Vec<Row>> {
                     .push((format!("Quipu, {} keys", units::thousands(data.keys.into())), store.settings()));
             }
             for ((work, clients), measured) in works.iter().zip(measured) {
+                let before = compaction(&*store)?;
                 let got = clients.run(&*store, data, *work, bench.scale.times)?;
-                say(&format!(
-                    "  {:>12} keys {work:?}: {}",
+                let after = compaction(&*store)?;
+                let note = format!(
+                    "{} keys, {work:?}: {}; meanwhile {} carries installed, {} MiB written to segments, flush level {} to {}, base \
+                     level {} to {}.",
                     units::thousands(data.keys.into()),
-                    units::rate(got.rate)
-                ));
+                    units::rate(got.rate),
+                    after.carries - before.carries,
+                    (after.bytes - before.bytes) >> 20,
+                    before.flush_level,
+                    after.flush_level,
+                    before.base_level,
+                    after.base_level
+                );
+                say(&format!("  {note}"));
+                if *work == Work::Put {
+                    notes.push(note);
+                }
                 measured.push(got);
             }
             store.close()?;
@@ -194,6 +207,7 @@ pub(crate) fn growth(bench: &Bench, _: &BTreeSet<u32>) -> Result<Vec<Row>> {
     );
     let mut row = Row::new(15, "ten times the data", what, "operations/s");
     row.settings = settings;
+    row.notes = notes;
     for (data, measured) in sizes.iter().zip(measured) {
         for ((work, clients), rounds) in works.iter().zip(measured) {
             let name = if *work == Work::Get { "reads" } else { "commits" };
@@ -212,6 +226,26 @@ pub(crate) fn growth(bench: &Bench, _: &BTreeSet<u32>) -> Result<Vec<Row>> {
         ));
     }
     Ok(vec![row])
+}
+
+/// Where a Quipu's compaction stands; of the levels the highest of all shards.
+#[derive(Default)]
+struct Compaction {
+    carries: u64,
+    bytes: u64,
+    flush_level: u8,
+    base_level: u8,
+}
+
+fn compaction(store: &dyn Store) -> Result<Compaction> {
+    let stats = store.quipu().ok_or("Quipu is Quipu")?.engine.stats().wait()?;
+    let highest = |level: fn(&quipu::ShardStats) -> u8| stats.shards.iter().map(level).max().unwrap_or(0);
+    Ok(Compaction {
+        carries: stats.total(|shard| shard.carries_done),
+        bytes: stats.total(|shard| shard.segment_bytes),
+        flush_level: highest(|shard| shard.flush_level.0),
+        base_level: highest(|shard| shard.base_level.map_or(0, |level| level.0)),
+    })
 }
 
 #[cfg(test)]
