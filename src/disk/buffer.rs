@@ -31,7 +31,12 @@ impl IoBuf {
 
     /// Grows or shrinks to `bytes`, rounded up to whole pages; new pages are zeroed.
     pub fn resize(&mut self, bytes: usize) {
-        self.pages.resize(bytes.div_ceil(PAGE_BYTES), Zeroable::zeroed());
+        let pages = bytes.div_ceil(PAGE_BYTES);
+        if self.pages.capacity() == 0 {
+            self.pages = bytemuck::allocation::zeroed_vec(pages);
+        } else {
+            self.pages.resize(pages, Zeroable::zeroed());
+        }
     }
 
     /// How many bytes it could hold without a new allocation.

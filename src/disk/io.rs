@@ -147,7 +147,13 @@ impl Io {
 
     /// Reads `bytes` (rounded up to pages) at `offset`.
     pub async fn read(&self, file: FileId, offset: u64, bytes: usize) -> Result<IoBuf> {
-        let done = self.start(Op::Read { file, offset, buf: IoBuf::zeroed(bytes) }).await;
+        self.read_into(file, offset, bytes, IoBuf::default()).await
+    }
+
+    /// The same, into a buffer that served before: its memory need not be had from the system again.
+    pub async fn read_into(&self, file: FileId, offset: u64, bytes: usize, mut buf: IoBuf) -> Result<IoBuf> {
+        buf.resize(bytes);
+        let done = self.start(Op::Read { file, offset, buf }).await;
         done.result?;
         Ok(done.buf.unwrap_or_default())
     }

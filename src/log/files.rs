@@ -14,6 +14,7 @@ use super::format::{FileHeader, Identity, VERSION};
 use crate::disk::io::Io;
 use crate::disk::{FileId, IoBuf, Op, OpenHow};
 use crate::error::{Error, Result};
+use crate::levels::Commit;
 use crate::limits::PAGE_BYTES;
 use std::io::ErrorKind;
 
@@ -30,6 +31,8 @@ pub(super) struct LogFile {
     pub(super) slot: u32,
     pub(super) file: FileId,
     pub(super) bytes: u64,
+    /// What its header says was durable.
+    pub(super) told: Commit,
 }
 
 /// The name of a slot.
@@ -52,7 +55,8 @@ pub(super) async fn write_header(
     sealed_at: u64,
 ) -> Result<()> {
     let mut page = IoBuf::zeroed(PAGE_BYTES);
-    let header = FileHeader { version: VERSION, identity, sequence, file_bytes: file.bytes, sealed_at };
+    let (file_bytes, durable) = (file.bytes, file.told);
+    let header = FileHeader { version: VERSION, identity, sequence, file_bytes, durable, sealed_at };
     header.encode(&mut page);
     let written = io.write(file.file, 0, page).await;
     written.map(drop).map_err(|error| Error::io("write the header of", slot_name(file.slot), error))
@@ -70,13 +74,15 @@ pub(super) enum Source {
 /// A file made ready, or why not, with what is left: a recycled file, or the slot of one that is gone.
 pub(super) type Prepared = Result<LogFile, (Error, Source)>;
 
-/// Makes a file ready for its first group, under a new sequence number. See the module.
+/// Makes a file ready for its first group, under a new sequence number; commits up to `durable` are durable.
+/// See the module.
 pub(super) async fn prepare(
     io: Io,
     identity: Identity,
     source: Source,
     bytes: u64,
     sequence: u64,
+    durable: Commit,
 ) -> Prepared {
     debug_assert!(sequence > 0, "0 marks free files");
     let source = match source {
@@ -89,13 +95,14 @@ pub(super) async fn prepare(
         },
         source => source,
     };
-    let file = match source {
+    let mut file = match source {
         Source::Recycle(file) => file,
         Source::Create(slot) => match create(&io, slot, bytes).await {
             Ok(file) => file,
             Err(error) => return Err((error, Source::Create(slot))),
         },
     };
+    file.told = durable;
     match write_header(&io, identity, &file, sequence, 0).await {
         Ok(()) => Ok(file),
         Err(error) => Err((error, Source::Recycle(file))),
@@ -116,7 +123,7 @@ async fn create(io: &Io, slot: u32, bytes: u64) -> Result<LogFile> {
     }
     io.run(Op::SyncFolder).await.map_err(|error| Error::io("sync the folder of", &name, error))?;
     let (file, _) = io.open(&name, DURABLE).await.map_err(|error| Error::io("open", &name, error))?;
-    Ok(LogFile { slot, file, bytes })
+    Ok(LogFile { slot, file, bytes, told: Commit::ZERO })
 }
 
 async fn fill(io: &Io, name: &str, file: FileId, bytes: u64) -> Result<()> {

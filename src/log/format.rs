@@ -13,7 +13,7 @@ const FILE_MAGIC: u64 = u64::from_le_bytes(*b"QUIPULOG");
 /// The version of the format that this code writes and reads.
 pub(super) const VERSION: u32 = 1;
 /// Where the header's fields end and their checksum begins.
-const FILE_FIELDS_BYTES: usize = 48;
+const FILE_FIELDS_BYTES: usize = 56;
 /// Where the mark stands in the header page: in a sector of its own, so that rewriting the page to set or
 /// clear the mark leaves the header's sector with the bytes that it has, even if the write tears.
 const MARK_AT: usize = 512;
@@ -56,6 +56,8 @@ pub(super) struct FileHeader {
     pub(super) sequence: u64,
     /// The file's length when the header was written.
     pub(super) file_bytes: u64,
+    /// Commits up to this one were durable, here or elsewhere, before the header was written.
+    pub(super) durable: Commit,
     /// After a clean close: where the next group goes. 0 otherwise.
     pub(super) sealed_at: u64,
 }
@@ -70,8 +72,9 @@ impl FileHeader {
         page[16..32].copy_from_slice(&self.identity.engine.to_le_bytes());
         page[32..40].copy_from_slice(&self.sequence.to_le_bytes());
         page[40..48].copy_from_slice(&self.file_bytes.to_le_bytes());
+        page[48..56].copy_from_slice(&self.durable.0.to_le_bytes());
         let checksum = xxh3_64(&page[..FILE_FIELDS_BYTES]);
-        page[48..56].copy_from_slice(&checksum.to_le_bytes());
+        page[56..64].copy_from_slice(&checksum.to_le_bytes());
         if self.sealed_at != 0 {
             let mark = &mut page[MARK_AT..MARK_AT + 24];
             mark[0..8].copy_from_slice(&self.sequence.to_le_bytes());
@@ -92,12 +95,12 @@ impl FileHeader {
         let shard = reader.u16()?;
         reader.u16()?;
         let identity = Identity { engine: reader.u128()?, shard };
-        let (sequence, file_bytes) = (reader.u64()?, reader.u64()?);
+        let (sequence, file_bytes, durable) = (reader.u64()?, reader.u64()?, Commit(reader.u64()?));
         if reader.u64()? != xxh3_64(fields) {
             return None;
         }
         let sealed_at = Self::decode_mark(page, sequence).unwrap_or(0);
-        Some(FileHeader { version, identity, sequence, file_bytes, sealed_at })
+        Some(FileHeader { version, identity, sequence, file_bytes, durable, sealed_at })
     }
 
     fn decode_mark(page: &[u8], sequence: u64) -> Option<u64> {
@@ -215,7 +218,15 @@ mod tests {
     const IDENTITY: Identity = Identity { engine: 0x1234_5678, shard: 7 };
 
     fn header(sealed_at: u64) -> FileHeader {
-        FileHeader { version: VERSION, identity: IDENTITY, sequence: 9, file_bytes: 65536, sealed_at }
+        let durable = Commit(3);
+        FileHeader {
+            version: VERSION,
+            identity: IDENTITY,
+            sequence: 9,
+            file_bytes: 65536,
+            durable,
+            sealed_at,
+        }
     }
 
     fn group() -> (Vec<u8>, GroupHead, u64) {
@@ -241,7 +252,7 @@ mod tests {
             let mut page = vec![0; PAGE_BYTES];
             header(sealed_at).encode(&mut page);
             assert_eq!(FileHeader::decode(&page), Some(header(sealed_at)));
-            for bit in 0..56 * 8 {
+            for bit in 0..64 * 8 {
                 page[bit / 8] ^= 1 << (bit % 8);
                 assert_eq!(FileHeader::decode(&page), None, "bit {bit}");
                 page[bit / 8] ^= 1 << (bit % 8);

@@ -20,9 +20,12 @@
 
 mod files;
 pub(crate) mod format;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod plan;
 mod recover;
-#[cfg(test)]
+#[cfg(any(fuzzing, test))]
+#[cfg_attr(fuzzing, allow(dead_code))]
 pub(crate) mod testdisk;
 #[cfg(test)]
 #[allow(clippy::expect_used)] // a test that cannot go on says why
@@ -37,7 +40,7 @@ use crate::error::{Error, Result};
 use crate::levels::Commit;
 use crate::limits::PAGE_BYTES;
 use files::{LogFile, Prepared, Source, slot_name};
-use format::{GROUP_HEADER_BYTES, GroupHead};
+use format::{FileHeader, GROUP_HEADER_BYTES, GroupHead};
 use plan::Plan;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -179,14 +182,19 @@ struct Flight {
 
 type Preparing = Pin<Box<dyn Future<Output = Prepared>>>;
 
-/// The newest commit of which any intact group in a log file's bytes says that it was durable.
+/// The newest commit of which the header or any intact group in a log file's bytes says that it was durable.
 pub(crate) fn durable_told(identity: Identity, file: &[u8]) -> Commit {
     let seed = identity.seed();
     let groups = (0..file.len()).step_by(PAGE_BYTES).filter_map(|at| {
         let bytes = GroupHead::peek(&file[at..], seed)?.padded_bytes();
         GroupHead::decode(file.get(at..at + usize::try_from(bytes).ok()?)?, seed)
     });
-    groups.map(|(head, _)| head.durable).max().unwrap_or(Commit::ZERO)
+    let header = FileHeader::decode(file).filter(|header| header.identity == identity);
+    groups
+        .map(|(head, _)| head.durable)
+        .chain(header.map(|header| header.durable))
+        .max()
+        .unwrap_or(Commit::ZERO)
 }
 
 /// The log of one shard. See the module.
@@ -521,8 +529,8 @@ impl Log {
                 Source::Create(slot) => *slot,
             };
             let sequence = self.sequence_take();
-            let ready =
-                files::prepare(self.io.clone(), self.identity, source, self.options.file_bytes, sequence);
+            let bytes = self.options.file_bytes;
+            let ready = files::prepare(self.io.clone(), self.identity, source, bytes, sequence, self.durable);
             self.preparing = Some((Box::pin(ready), slot, sequence));
         }
         let Some((preparing, _, sequence)) = &mut self.preparing else { return };

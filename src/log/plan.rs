@@ -7,8 +7,9 @@
 //!    commit) and goes on in the newest such; without one, it goes on in the run; at the run's end, it is done.
 //!    So a group that reaches the disk behind a cut, even after the recovery that made the cut, is never
 //!    taken: the file that was started at the cut comes first.
-//! 4. Every intact group of the shard, wherever it lies, tells a commit up to which the log was durable. That
-//!    stays true for ever. If replay ended below such a claim, the log is damaged, and is refused.
+//! 4. Every intact group of the shard, wherever it lies, tells a commit up to which the log was durable, and so does
+//!    every header. That stays true for ever. If replay ended below such a claim, the log is damaged, and is refused. (The
+//!    header of a file that is used again tells it of what was in that file, should the floor be lost by which it was let go.)
 //!
 //! The rules as a lettered table: `docs/format.md`.
 
@@ -175,9 +176,14 @@ fn refuse_if_more_was_durable(
     end: Option<(usize, &GroupAt)>,
     last: Commit,
 ) -> Result<()> {
-    let all = files.iter().flat_map(|file| file.groups.iter().map(move |group| (file, group)));
-    let Some((claimant, claim)) = all.max_by_key(|(_, group)| group.head.durable) else { return Ok(()) };
-    if claim.head.durable <= last {
+    let claims = files.iter().flat_map(|file| {
+        let groups = file.groups.iter().map(move |group| (file, group.offset, group.head.durable));
+        file.header.map(|header| (file, 0, header.durable)).into_iter().chain(groups)
+    });
+    let Some((claimant, claimed_at, claimed)) = claims.max_by_key(|&(_, _, durable)| durable) else {
+        return Ok(());
+    };
+    if claimed <= last {
         return Ok(());
     }
     let page = PAGE_BYTES as u64;
@@ -203,14 +209,15 @@ fn refuse_if_more_was_durable(
         }
     };
     let why = format!(
-        "the log breaks off after commit {last}, but {} says at byte {} that commits up to {} were durable",
-        claimant.name, claim.offset, claim.head.durable
+        "the log breaks off after commit {last}, but {} says at byte {claimed_at} that commits up to {claimed} were \
+         durable",
+        claimant.name
     );
     Err(Error::Damaged {
         file: files[file].name.clone(),
         offset,
         why,
-        window: Some((Commit(last.0.saturating_add(1)), claim.head.durable)),
+        window: Some((Commit(last.0.saturating_add(1)), claimed)),
     })
 }
 
@@ -225,7 +232,9 @@ mod tests {
     /// A file of one-page groups, each (prev, checksum, first commit, commits, durable).
     fn file(name: &str, sequence: u64, groups: &[(u64, u64, u64, u32, u64)]) -> Scanned {
         let identity = Identity { engine: 1, shard: 1 };
-        let header = FileHeader { version: VERSION, identity, sequence, file_bytes: 0, sealed_at: 0 };
+        let durable = Commit::ZERO;
+        let header =
+            FileHeader { version: VERSION, identity, sequence, file_bytes: 0, durable, sealed_at: 0 };
         let group =
             |(index, &(prev, checksum, first, count, durable)): (usize, &(u64, u64, u64, u32, u64))| {
                 let (first, durable) = (Commit(first), Commit(durable));
@@ -281,6 +290,17 @@ mod tests {
         let Err(Error::Damaged { file, offset, window, .. }) = refused else { panic!("{refused:?}") };
         assert_eq!((file.as_str(), offset, window), ("a", 3 * PAGE, Some((Commit(5), Commit(5)))));
         assert_eq!(last(&files, 5), 5, "the claimed commit is in segments");
+    }
+
+    #[test]
+    fn a_header_claims_what_was_in_the_file_before() {
+        let mut again = file("b", 7, &[]);
+        again.header = again.header.map(|header| FileHeader { durable: Commit(9), ..header });
+        let files = [file("a", 5, &[(0, 11, 1, 2, 0)]), again];
+        let refused = plan(&files, Commit(8));
+        let Err(Error::Damaged { file, window, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!((file.as_str(), window), ("b", Some((Commit(9), Commit(9)))));
+        assert_eq!(last(&files, 9), 9, "the claimed commit is in segments");
     }
 
     #[test]

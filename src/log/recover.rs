@@ -22,6 +22,7 @@ use crate::levels::Commit;
 use crate::limits::PAGE_BYTES;
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use std::cell::RefCell;
 
 /// How much is read at once where nothing longer is asked for.
 const READ_BYTES: u64 = 1024 * 1024;
@@ -29,6 +30,8 @@ const READ_BYTES: u64 = 1024 * 1024;
 const READS_AHEAD: usize = 4;
 
 const PAGE: u64 = PAGE_BYTES as u64;
+/// A page that was never written since its file was made.
+const NOTHING: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
 
 /// A file, read through a window that moves forward.
 struct Window<'a> {
@@ -55,7 +58,8 @@ impl<'a> Window<'a> {
         debug_assert!(offset + bytes <= self.file.bytes && offset.is_multiple_of(PAGE));
         if offset < self.held_at || offset + bytes > self.held_at + self.held.len() as u64 {
             let count = bytes.max(self.read_bytes).min(self.file.bytes / PAGE * PAGE - offset);
-            let read = self.io.read(self.file.file, offset, count as usize).await;
+            let held = std::mem::take(&mut self.held);
+            let read = self.io.read_into(self.file.file, offset, count as usize, held).await;
             self.held = read.map_err(|error| Error::io("read", slot_name(self.file.slot), error))?;
             self.held_at = offset;
         }
@@ -91,7 +95,7 @@ async fn scan(io: &Io, identity: Identity, file: &LogFile) -> Result<Scanned> {
     let mut offset = PAGE;
     while offset + PAGE <= file.bytes {
         let mut group = group_at(&mut window, offset, seed).await?;
-        if group.is_none() && window.at(offset, PAGE).await?.iter().any(|&byte| byte != 0) {
+        if group.is_none() && window.at(offset, PAGE).await? != NOTHING {
             // What ends the log is cut off. So that one bit read wrongly, once, is not taken for that: read again.
             group = group_at(&mut Window::once(io, file), offset, seed).await?;
         }
@@ -156,20 +160,23 @@ async fn replay(
     apply: &mut dyn FnMut(Commit, &[u8]) -> Result<()>,
 ) -> Result<()> {
     let mut expected: Option<Commit> = None;
+    let spent = &RefCell::new(Vec::new());
     let reads = stretches(scanned, plan, floor).into_iter().map(|stretch| async move {
-        let read = io.read(files[stretch.file].file, stretch.offset(), stretch.bytes() as usize).await;
+        let buf = spent.borrow_mut().pop().unwrap_or_default();
+        let count = stretch.bytes() as usize;
+        let read = io.read_into(files[stretch.file].file, stretch.offset(), count, buf).await;
         let bytes = read.map_err(|error| Error::io("read", &scanned[stretch.file].name, error))?;
         Ok::<_, Error>((stretch, bytes))
     });
     let mut reads = stream::iter(reads).buffered(READS_AHEAD);
     while let Some(read) = reads.next().await {
-        let (stretch, bytes) = read?;
+        let (stretch, buf) = read?;
         for group in stretch.groups {
             debug_assert!(expected.is_none_or(|expected| group.head.first == expected));
             expected = Some(group.head.next());
             let damaged = |at: u64, why: &str| Error::damaged(&scanned[stretch.file].name, at, why);
             let at = (group.offset - stretch.offset()) as usize;
-            let bytes = &bytes[at..at + group.head.padded_bytes() as usize];
+            let bytes = &buf[at..at + group.head.padded_bytes() as usize];
             if GroupHead::decode(bytes, seed) != Some((group.head, group.checksum)) {
                 return Err(damaged(group.offset, "a group that read differently a moment ago"));
             }
@@ -187,6 +194,7 @@ async fn replay(
                 return Err(damaged(payload_at, "bytes behind the last record of a group"));
             }
         }
+        spent.borrow_mut().push(buf);
     }
     Ok(())
 }
@@ -217,7 +225,7 @@ impl Log {
             let name = slot_name(slot);
             let opened = io.open(&name, DURABLE).await;
             let (file, bytes) = opened.map_err(|error| Error::io("open", &name, error))?;
-            files.push(LogFile { slot, file, bytes });
+            files.push(LogFile { slot, file, bytes, told: Commit::ZERO });
         }
         let scans = files.iter().map(|file| scan(io, identity, file));
         let scanned: Vec<Scanned> = stream::iter(scans).buffered(READS_AHEAD).try_collect().await?;
@@ -238,6 +246,10 @@ impl Log {
             plan.resume.is_some_and(|(resumed, _)| resumed == index)
                 || plan.keep.iter().any(|&(kept, _)| kept == index)
         };
+        for (index, file) in files.iter_mut().enumerate() {
+            let header = scanned[index].header.filter(|_| kept(index));
+            file.told = header.map_or(plan.last, |header| header.durable);
+        }
         let stale = files.iter().enumerate().filter(|&(index, _)| {
             !kept(index) && scanned[index].header.is_some_and(|header| header.sequence != 0)
         });
@@ -302,7 +314,8 @@ impl Log {
             let source =
                 self.free.pop_front().map_or_else(|| Source::Create(self.slot_next()), Source::Recycle);
             let sequence = self.sequence_take();
-            let ready = files::prepare(io, self.identity, source, self.options.file_bytes, sequence).await;
+            let bytes = self.options.file_bytes;
+            let ready = files::prepare(io, self.identity, source, bytes, sequence, self.durable).await;
             self.take_prepared(ready, sequence);
             self.switch();
         }

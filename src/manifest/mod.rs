@@ -18,6 +18,8 @@
 //!   the disk: every later edit is refused with the same error, until the shard is opened again.
 
 mod format;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 #[allow(clippy::expect_used)] // a test that cannot go on says why
 mod tests;
@@ -340,9 +342,21 @@ async fn read(io: &Io, identity: Identity, generation: u64) -> Result<(Tail, Sta
     if file_bytes == 0 {
         return Err(Error::damaged(name, 0, "the manifest is empty"));
     }
-    let bytes =
-        io.read(file, 0, file_bytes as usize).await.map_err(|error| Error::io("read", &name, error))?;
-    let (end, state) = decode(&bytes, &name, identity, generation)?;
+    let once =
+        async || io.read(file, 0, file_bytes as usize).await.map_err(|error| Error::io("read", &name, error));
+    let bytes = once().await?;
+    let (mut end, mut state) = decode(&bytes, &name, identity, generation)?;
+    // What ends the manifest is taken for torn. So that one bit read wrongly, once, is not: read again.
+    if bytes[end.offset as usize..]
+        .chunks(PAGE_BYTES)
+        .next()
+        .is_some_and(|page| page.iter().any(|&byte| byte != 0))
+    {
+        let (again, state_again) = decode(&once().await?, &name, identity, generation)?;
+        if again.number > end.number {
+            (end, state) = (again, state_again);
+        }
+    }
     // What the disk's cache holds may be read, and yet be lost later.
     io.run(Op::Sync { file }).await.map_err(|error| Error::io("sync", &name, error))?;
     // The name may be there, and not yet for good.

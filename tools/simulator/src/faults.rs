@@ -53,6 +53,31 @@ pub enum Files {
     Segments,
 }
 
+impl Ops {
+    fn include(self, site: &FaultSite) -> bool {
+        match self {
+            Ops::Reads => site.kind == OpKind::Read,
+            Ops::Writes => site.kind == OpKind::Write,
+            Ops::DurableWrites => site.kind == OpKind::Write && site.durable,
+            Ops::Flushes => matches!(site.kind, OpKind::Sync | OpKind::SyncFolder),
+            Ops::Others => {
+                !matches!(site.kind, OpKind::Read | OpKind::Write | OpKind::Sync | OpKind::SyncFolder)
+            }
+        }
+    }
+}
+
+impl Files {
+    fn include(self, site: &FaultSite) -> bool {
+        match self {
+            Files::Any => true,
+            Files::Log => site.name.starts_with("log-"),
+            Files::Manifest => site.name.starts_with("manifest"),
+            Files::Segments => ["segment-", "spill-", "base-"].iter().any(|kind| site.name.starts_with(kind)),
+        }
+    }
+}
+
 /// What goes wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -149,22 +174,7 @@ impl FaultEvent {
     }
 
     fn matches(&self, site: &FaultSite) -> bool {
-        let of_kind = match self.ops {
-            Ops::Reads => site.kind == OpKind::Read,
-            Ops::Writes => site.kind == OpKind::Write,
-            Ops::DurableWrites => site.kind == OpKind::Write && site.durable,
-            Ops::Flushes => matches!(site.kind, OpKind::Sync | OpKind::SyncFolder),
-            Ops::Others => {
-                !matches!(site.kind, OpKind::Read | OpKind::Write | OpKind::Sync | OpKind::SyncFolder)
-            }
-        };
-        let of_file = match self.files {
-            Files::Any => true,
-            Files::Log => site.name.starts_with("log-"),
-            Files::Manifest => site.name.starts_with("manifest"),
-            Files::Segments => ["segment-", "spill-", "base-"].iter().any(|kind| site.name.starts_with(kind)),
-        };
-        of_kind && of_file
+        self.ops.include(site) && self.files.include(site)
     }
 
     fn fault(&self, site: &FaultSite, random: &mut SplitMix64) -> Fault {
@@ -237,11 +247,49 @@ impl Background {
     }
 }
 
+/// A fault of the call with this number, and of those after it if so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pinned {
+    /// The number of the call since the disk was made, from 1 on.
+    pub number: u64,
+    /// What goes wrong.
+    pub fault: Fault,
+    /// With which.
+    pub scope: Scope,
+}
+
+/// With which calls something goes wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// With one.
+    Once,
+    /// From then on with all of its kind, until the disk is healed.
+    Kind,
+    /// From then on with all.
+    All,
+}
+
 struct Armed {
     event: FaultEvent,
     left: u16,
     fired: bool,
     random: SplitMix64,
+}
+
+/// Kinds of operations that were made to fail, whether that told or not.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Failed {
+    /// Durable writes of log files: only they poison.
+    pub log_writes: bool,
+    /// Opening, closing, renaming, removing …
+    pub names: bool,
+}
+
+impl Failed {
+    fn note(&mut self, site: &FaultSite) {
+        self.log_writes |= Ops::DurableWrites.include(site) && Files::Log.include(site);
+        self.names |= Ops::Others.include(site);
+    }
 }
 
 /// Answers the disk what goes wrong with each operation.
@@ -250,8 +298,17 @@ pub struct Injector {
     armed: Vec<Armed>,
     background: Background,
     random: Option<SplitMix64>,
+    pinned: Option<(Pinned, Option<OpKind>)>,
+    /// The kinds of the calls so far, where that is asked for.
+    pub calls: Option<Vec<OpKind>>,
     /// What has gone wrong so far, that was not made good.
     pub fired: u64,
+    /// What has failed since the session began.
+    pub session_failed: Failed,
+    /// How often a read gave something else than the disk holds, once.
+    pub misread: u64,
+    /// How often something was destroyed for good.
+    pub destroyed: u64,
     /// Counters that the disk does not keep.
     pub coverage: Coverage,
 }
@@ -259,6 +316,7 @@ pub struct Injector {
 impl Injector {
     /// Another session begins.
     pub fn session(&mut self, background: Background, seed: u64) {
+        self.session_failed = Failed::default();
         self.background = background;
         self.random = Some(SplitMix64::new(seed));
     }
@@ -268,13 +326,45 @@ impl Injector {
         self.armed.push(Armed { event, left: event.skip, fired: false, random: SplitMix64::new(event.seed) });
     }
 
-    /// The disk is well from now on.
+    /// A fault waits for the call with its number.
+    pub fn pin(&mut self, pinned: Pinned) {
+        self.pinned = Some((pinned, None));
+    }
+
+    /// Whether the call with the number that was pinned has not come yet.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.pinned, Some((_, None)))
+    }
+
+    /// The disk is well from now on. What waits for its number goes on waiting.
     pub fn heal(&mut self) {
         self.armed.clear();
+        self.pinned = self.pinned.filter(|(_, kind)| kind.is_none());
+    }
+
+    fn ask_pinned(&mut self, site: &FaultSite) -> Option<Fault> {
+        let (pinned, kind) = self.pinned.as_mut()?;
+        let goes_wrong = match (pinned.scope, *kind) {
+            (_, None) => site.number >= pinned.number,
+            (Scope::Once, Some(_)) => false,
+            (Scope::Kind, Some(kind)) => kind == site.kind,
+            (Scope::All, Some(_)) => true,
+        };
+        if goes_wrong {
+            kind.get_or_insert(site.kind);
+            self.fired += 1;
+        }
+        goes_wrong.then_some(pinned.fault)
     }
 
     /// What goes wrong with an operation.
     pub fn ask(&mut self, site: &FaultSite) -> Option<Fault> {
+        if let Some(calls) = &mut self.calls {
+            calls.resize(calls.len().max(site.number as usize), site.kind);
+        }
+        if let Some(fault) = self.ask_pinned(site) {
+            return Some(fault);
+        }
         for at in 0..self.armed.len() {
             let armed = &mut self.armed[at];
             if !armed.event.matches(site) {
@@ -289,7 +379,15 @@ impl Injector {
                 self.coverage.hit(row);
             }
             armed.fired = true;
-            self.fired += u64::from(!matches!(armed.event.kind, Kind::Late(_) | Kind::Stop(_)));
+            if !matches!(armed.event.kind, Kind::Late(_) | Kind::Stop(_)) {
+                self.fired += 1;
+                self.session_failed.note(site);
+                match (armed.event.ops, armed.event.kind) {
+                    (Ops::Reads, Kind::Misplaced | Kind::Flipped) => self.misread += 1,
+                    (_, Kind::Error | Kind::Torn | Kind::NoSpace | Kind::Zero | Kind::Forgets) => {}
+                    _ => self.destroyed += 1,
+                }
+            }
             if !armed.event.for_good {
                 self.armed.remove(at);
             }

@@ -1,12 +1,15 @@
 //! The command: runs seeds for a time or a count on all cores, prints rate and coverage, and for a failure one line
-//! that repeats it, with the history shrunk to what matters.
+//! that repeats it, with the history shrunk to what matters. `planted` tests the tester itself.
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use quipu_simulator::coverage::Coverage;
 use quipu_simulator::faults::ROWS;
 use quipu_simulator::plan::Plan;
+use quipu_simulator::planted;
 use quipu_simulator::run::{Failure, run};
 use quipu_simulator::shrink::shrink;
+use quipu_simulator::whole;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,8 +18,10 @@ use std::time::{Duration, Instant};
 /// Runs whole shards from seeds, in virtual time, on a disk that breaks everything; and looks whether they lose
 /// anything.
 #[derive(Parser, Clone, Debug)]
-#[command(name = "simulator")]
+#[command(name = "simulator", args_conflicts_with_subcommands = true)]
 struct Options {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// For so many seconds (10, where no count of seeds is given).
     #[arg(long)]
     seconds: Option<u64>,
@@ -26,6 +31,9 @@ struct Options {
     /// The first seed. Without it, one from the clock. Alone: only this seed.
     #[arg(long)]
     seed: Option<u64>,
+    /// Until so many seconds of the cores' time are used up.
+    #[arg(long)]
+    core_seconds: Option<u64>,
     /// How many threads; each runs one seed at a time.
     #[arg(long)]
     threads: Option<usize>,
@@ -40,20 +48,59 @@ struct Options {
     quiet: bool,
 }
 
+#[derive(Subcommand, Clone, Debug)]
+enum Command {
+    /// Plants known bugs in a copy of the source, one after another, and looks whether each is found. Needs the
+    /// repository that this was built from, git and cargo.
+    Planted {
+        /// Only bugs whose names contain this; may be given several times.
+        #[arg(long)]
+        bug: Vec<String>,
+        /// For how many minutes of a core's time each is looked for.
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+        /// Where the copy and its build lie. Without it, under the target folder.
+        #[arg(long)]
+        scratch: Option<PathBuf>,
+    },
+    /// Goes through small fixed histories: crashes at every moment with every choice of what persists, and every call to
+    /// the disk failing in every way.
+    Exhaustive(whole::Options),
+}
+
 /// The commit of the source.
 const COMMIT: &str = env!("SIMULATOR_COMMIT");
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    match &options.command {
+        None => {}
+        Some(Command::Exhaustive(options)) => return whole::main(options),
+        Some(Command::Planted { bug, minutes, scratch }) => {
+            return match planted::plant(bug, *minutes, scratch.as_deref()) {
+                Ok(0) => ExitCode::SUCCESS,
+                Ok(_) => ExitCode::FAILURE,
+                Err(trouble) => {
+                    eprintln!("{trouble}");
+                    ExitCode::FAILURE
+                }
+            };
+        }
+    }
     let fresh = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let first = options.seed.unwrap_or_else(|| fresh.map_or(0, |since| since.as_secs() << 24));
-    let seeds = match (options.seeds, options.seconds, options.seed) {
+    let seconds_asked = options.seconds.or(options.core_seconds);
+    let seeds = match (options.seeds, seconds_asked, options.seed) {
         (None, None, Some(_)) => 1,
         (seeds, ..) => seeds.unwrap_or(u64::MAX),
     };
-    let seconds = options.seconds.or((seeds == u64::MAX).then_some(10));
+    let seconds = options.seconds.or((seeds == u64::MAX && seconds_asked.is_none()).then_some(10));
     let began = Instant::now();
     let until = seconds.map(|seconds| began + Duration::from_secs(seconds));
+    let in_time = || {
+        let used_up = |most: u64| cpu_seconds().is_some_and(|used| used >= most as f64);
+        until.is_none_or(|until| Instant::now() < until) && !options.core_seconds.is_some_and(used_up)
+    };
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let threads = options.threads.unwrap_or(cores).clamp(1, seeds.min(1024) as usize);
 
@@ -66,7 +113,7 @@ fn main() -> ExitCode {
         for _ in 0..threads {
             scope.spawn(|| {
                 let mut mine = Coverage::default();
-                while !stop.load(Ordering::Relaxed) && until.is_none_or(|until| Instant::now() < until) {
+                while !stop.load(Ordering::Relaxed) && in_time() {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     if number >= seeds {
                         break;

@@ -20,7 +20,7 @@ use crate::sessions::Bounds;
 use quipu::disk::SimulatedFolder;
 use quipu::levels::{Commit, Divisor, History};
 use quipu::simulation::{Left, SimulatedShard};
-use quipu::{Batch, CarryKind, CommitId, Directory, Durability, Error, Options, Result};
+use quipu::{Batch, CarryKind, CommitId, Directory, Durability, Error, Options, Result, Retention};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -106,6 +106,8 @@ pub struct World<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) options: Options,
     pub(crate) folder: SimulatedFolder,
+    /// The disk does nothing of itself: no call is short or slow, and all complete in their order.
+    pub(crate) calm: bool,
     /// The state after each commit; the first is that before any.
     pub(crate) states: Vec<Model>,
     /// The step of each commit but the one before any.
@@ -113,6 +115,8 @@ pub struct World<'a> {
     /// When the retention was last changed.
     pub(crate) changed: Commit,
     pub(crate) history: History,
+    /// The retentions, and the commits at which they began; none where the disk has destroyed commits from before one.
+    pub(crate) retentions: Vec<(Commit, Retention)>,
     pub(crate) cover: CoverCheck,
     pub(crate) injector: Rc<RefCell<Injector>>,
     /// The disk has destroyed so much that the shard does not open any more.
@@ -125,14 +129,23 @@ pub struct World<'a> {
 impl<'a> World<'a> {
     /// An empty folder, and the shard of a plan opened on it.
     pub fn new(plan: &'a Plan) -> World<'a> {
-        let mut world = World {
+        let mut world = World::closed(plan, plan.options(), SimulatedFolder::new());
+        world.open(&plan.open, Bounds::NOTHING);
+        world
+    }
+
+    /// A folder, and no shard opened on it.
+    pub(crate) fn closed(plan: &'a Plan, options: Options, folder: SimulatedFolder) -> World<'a> {
+        let world = World {
             plan,
-            options: plan.options(),
-            folder: SimulatedFolder::new(),
+            options,
+            folder,
+            calm: false,
             states: vec![Model::default()],
             steps: Vec::new(),
             changed: Commit::ZERO,
             history: History::new(plan.retention),
+            retentions: vec![(Commit::ZERO, plan.retention)],
             cover: CoverCheck::default(),
             injector: Rc::default(),
             over: false,
@@ -141,7 +154,6 @@ impl<'a> World<'a> {
         };
         let injector = world.injector.clone();
         world.folder.set_faults(move |site| injector.borrow_mut().ask(site));
-        world.open(&plan.open, Bounds::NOTHING);
         world
     }
 
@@ -316,6 +328,10 @@ impl<'a> World<'a> {
                 Harm::Damaging => self.is_damage(error),
             };
         assert!(right, "{what} failed: {error} ({error:?})");
+        if matches!(error, Error::Poisoned { .. }) {
+            let failed = self.injector.borrow().session_failed.log_writes;
+            assert!(failed, "{what} failed, and no write of the log did: {error} ({error:?})");
+        }
         self.coverage.hit("errors told");
     }
 
@@ -366,11 +382,11 @@ impl<'a> World<'a> {
             if self.turn() != Left::More {
                 break;
             }
-            if turns > TROUBLED_TURNS && self.is_troubled() {
+            if turns > TROUBLED_TURNS && self.is_troubled_for_good() {
                 return;
             }
         }
-        if self.is_troubled() {
+        if self.is_troubled_for_good() {
             return;
         }
         let changed = self.changed;
@@ -379,6 +395,9 @@ impl<'a> World<'a> {
         let waiting = session.unacknowledged.len();
         assert_eq!(waiting, 0, "asleep, with commits unacknowledged: {:?}", session.shard);
         assert!(session.reads.is_empty(), "asleep, with reads waiting: {:?}", session.shard);
+        // Buffered ones are acknowledged long before.
+        let (durable, newest) = (session.shard.durable(), session.shard.newest());
+        assert_eq!(durable, newest, "asleep, with commits that are not durable: {:?}", session.shard);
         let picture = session.shard.picture();
         assert!(picture.carries.is_empty(), "settled, yet in flight: {picture:?}");
         check_settled_alignment(&session.shard, &picture, changed);
@@ -395,10 +414,27 @@ impl<'a> World<'a> {
         trouble.is_some()
     }
 
+    /// [`is_troubled`](World::is_troubled), on a disk that is well again. Compaction that a segment's file or a full disk
+    /// has stopped must have gone on by now; only a manifest in doubt waits for the next opening, as a poisoned log does.
+    fn is_troubled_for_good(&mut self) -> bool {
+        let troubled = self.is_troubled();
+        let trouble = self.session().shard.trouble().filter(|_| self.plan.harm == Harm::Failing);
+        let passes = match &trouble {
+            Some(Error::NoSpace { .. }) => true,
+            Some(Error::Io { file, .. }) => {
+                ["segment-", "spill-", "base-"].iter().any(|kind| file.contains(kind))
+            }
+            _ => false,
+        };
+        assert!(!passes, "the disk is well, and compaction does not go on: {trouble:?}");
+        troubled
+    }
+
     /// The files of segments that the folder holds are those that should be there.
     fn check_no_orphans(&mut self) {
-        // What a snapshot reads stays; and what was given up may lie about until the next opening.
-        let disturbed = self.is_disturbed();
+        // What a snapshot reads stays. What was given up is removed, unless that fails.
+        let disturbed = self.is_disturbed()
+            && (self.plan.harm == Harm::Damaging || self.injector.borrow().session_failed.names);
         let session = self.session();
         if !session.held.is_empty() || disturbed {
             return;
@@ -511,7 +547,7 @@ impl<'a> World<'a> {
 /// Whether an error says that the disk refused something.
 fn is_failure(error: &Error) -> bool {
     match error {
-        Error::Io { .. } | Error::NoSpace { .. } => true,
+        Error::Io { .. } | Error::NoSpace { .. } | Error::ReadOnly { .. } => true,
         Error::Poisoned { source, .. } => is_failure(source),
         _ => false,
     }
