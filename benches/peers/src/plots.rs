@@ -43,7 +43,8 @@ pub(crate) fn row(row: &Row) -> Result<String, Box<dyn std::error::Error>> {
     if row.matrix {
         return phases(row);
     }
-    let over_time: Vec<&Figure> = row.figures.iter().filter(|figure| figure.seconds.len() >= 15).collect();
+    let over_time: Vec<&Figure> =
+        row.figures.iter().filter(|figure| row.over_time && figure.seconds.len() > 1).collect();
     let bars_height = HEAD + LINE * row.figures.len() as i32 + 14;
     let lines_height = if over_time.is_empty() { 0 } else { 300 };
     svg((bars_height + lines_height) as u32, |area| {
@@ -157,6 +158,7 @@ mod tests {
                 && plot.contains("redb · 1 thread")
         );
         one.figures[0].seconds = vec![5; 20];
+        one.over_time = true;
         assert!(row(&one).unwrap().len() > plot.len(), "and the rate over time");
         one.matrix = true;
         assert!(row(&one).unwrap().contains("1 thread"));

@@ -174,6 +174,8 @@ pub(crate) struct Row {
     pub(crate) figures: Vec<Figure>,
     /// Whether the figures are a matrix of engines and phases (which stand in place of the clients).
     pub(crate) matrix: bool,
+    /// Whether its plot shows the rate of each second too.
+    pub(crate) over_time: bool,
     pub(crate) goals: Vec<Goal>,
     /// How each engine was set up.
     pub(crate) settings: Vec<(String, Settings)>,
@@ -191,6 +193,7 @@ impl Row {
             unit: unit.to_string(),
             figures: Vec::new(),
             matrix: false,
+            over_time: false,
             goals: Vec::new(),
             settings: Vec::new(),
             notes: Vec::new(),

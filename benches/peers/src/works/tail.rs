@@ -245,6 +245,7 @@ pub(crate) fn slowest_second(bench: &Bench, _: &BTreeSet<u32>) -> Result<Vec<Row
         times.measured.as_secs_f64()
     );
     let mut row = Row::new(12, "the slowest second over three levels of carries", what, "commits/s");
+    row.over_time = true;
     row.settings.push((Kind::Quipu.to_string(), store.settings()));
     store.close()?;
     drop(place);
