@@ -242,6 +242,7 @@ pub(crate) fn number(value: f64) -> String {
         value if value >= 100.0 => format!("{value:.0}"),
         value if value >= 10.0 => format!("{value:.1}"),
         value if value >= 1.0 => format!("{value:.2}"),
+        0.0 => "0".to_string(),
         value => format!("{value:.3}"),
     }
 }
@@ -305,7 +306,7 @@ mod tests {
 
     #[test]
     fn numbers_have_three_digits_or_all_of_the_whole_ones() {
-        let numbers = [1_234_567.8, 123.4, 12.34, 1.234, 0.1234].map(number);
-        assert_eq!(numbers, ["1,234,568", "123", "12.3", "1.23", "0.123"]);
+        let numbers = [1_234_567.8, 123.4, 12.34, 1.234, 0.1234, 0.0].map(number);
+        assert_eq!(numbers, ["1,234,568", "123", "12.3", "1.23", "0.123", "0"]);
     }
 }
