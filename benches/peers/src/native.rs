@@ -1,0 +1,408 @@
+//! Quipu's own clients: tasks on the shards' cores, and async tasks on other threads.
+//!
+//! On a core each client draws from its shard's slots; async tasks draw from all. A client that never has to wait
+//! (what it reads is in memory, its commits are buffered) lets others have a turn after every fourth operation.
+
+use crate::drive::Spec;
+use crate::engines::quipu::Quipu;
+use crate::engines::{Failure, Result};
+use crate::measure::{Measured, Recorder, Times, Window, interrupted};
+use crate::ops::{Data, Op, Ops, Slots, lost};
+use crate::shared::timer::Timer;
+use quipu::{Batch, Directory, Engine, Local, Result as Quipus};
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::LocalSet;
+
+/// Operations without waiting before others get a turn.
+const TURNS: u32 = 4;
+/// Commits of an open loop that are started before others get a turn.
+const BURST: u32 = 64;
+/// The shortest that the source of an open loop sleeps: what falls due meanwhile starts together.
+const NAP_MIN: Duration = Duration::from_micros(50);
+/// Commits of an open loop in flight at most, on each shard.
+const OPEN_MAX: u32 = 20_000;
+/// Batches of a load in flight on each shard.
+const LOAD_IN_FLIGHT: u32 = 16;
+
+/// A way to the engine.
+trait Way: 'static {
+    async fn put(&self, directory: &Directory, key: &[u8], value: &[u8]) -> Quipus<()>;
+    async fn commit(&self, batch: Batch) -> Quipus<()>;
+    /// Reads a value and looks at it.
+    async fn get(&self, directory: &Directory, key: &[u8], seen: impl FnOnce(&[u8]) -> bool) -> Quipus<bool>;
+    /// Reads values from a key on; how many bytes they have.
+    async fn scan(&self, directory: &Directory, from: &[u8], limit: usize) -> Quipus<usize>;
+}
+
+/// From the shard's own core.
+struct OnCore(Local);
+
+impl Way for OnCore {
+    async fn put(&self, directory: &Directory, key: &[u8], value: &[u8]) -> Quipus<()> {
+        self.0.put(directory, key, value).await.map(drop)
+    }
+
+    async fn commit(&self, batch: Batch) -> Quipus<()> {
+        self.0.commit(&batch).await.map(drop)
+    }
+
+    async fn get(&self, directory: &Directory, key: &[u8], seen: impl FnOnce(&[u8]) -> bool) -> Quipus<bool> {
+        Ok(self.0.get(directory, key).await?.is_some_and(|value| seen(&value)))
+    }
+
+    async fn scan(&self, directory: &Directory, from: &[u8], limit: usize) -> Quipus<usize> {
+        let mut scan = self.0.range(directory, from..)?.limit(limit);
+        let mut bytes = 0;
+        while let Some((_, value)) = scan.next().await? {
+            bytes += value.len();
+        }
+        Ok(bytes)
+    }
+}
+
+/// From any other thread.
+struct Remote(Engine);
+
+impl Way for Remote {
+    async fn put(&self, directory: &Directory, key: &[u8], value: &[u8]) -> Quipus<()> {
+        directory.put(key, value).await.map(drop)
+    }
+
+    async fn commit(&self, batch: Batch) -> Quipus<()> {
+        self.0.commit(batch).await.map(drop)
+    }
+
+    async fn get(&self, directory: &Directory, key: &[u8], seen: impl FnOnce(&[u8]) -> bool) -> Quipus<bool> {
+        Ok(directory.get(key).await?.is_some_and(|value| seen(&value)))
+    }
+
+    async fn scan(&self, directory: &Directory, from: &[u8], limit: usize) -> Quipus<usize> {
+        let mut scan = directory.range(from..).limit(limit);
+        let mut bytes = 0;
+        while let Some((_, value)) = scan.next().await? {
+            bytes += value.len();
+        }
+        Ok(bytes)
+    }
+}
+
+/// One operation, and its answer.
+async fn perform(way: &impl Way, directories: &[Directory], ops: &mut Ops) -> Result<()> {
+    let of = |slot: u32| &directories[slot as usize % directories.len()];
+    match ops.next() {
+        Op::Put(slot) => way.put(of(slot), ops.key(slot).as_ref(), ops.value()).await?,
+        Op::Batch => {
+            let mut batch = Batch::new();
+            for (slot, key, value) in ops.pairs() {
+                batch.put(of(*slot), key, value);
+            }
+            way.commit(batch).await?;
+        }
+        Op::Get(slot) => {
+            let key = ops.key(slot);
+            if !way.get(of(slot), key.as_ref(), |value| ops.right(slot, value)).await? {
+                return Err(lost(slot));
+            }
+        }
+        Op::Scan(slot, limit) => {
+            if way.scan(of(slot), ops.key(slot).as_ref(), limit as usize).await? == 0 {
+                return Err(lost(slot));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One client of a closed loop.
+async fn client(
+    way: &impl Way,
+    directories: &[Directory],
+    mut ops: Ops,
+    recorder: &RefCell<Recorder>,
+) -> Result<()> {
+    let window = recorder.borrow().window();
+    let mut turns = 0;
+    let mut started = Instant::now();
+    while !window.over(started) && ops.more() {
+        let mut waited = false;
+        {
+            let mut operation = pin!(perform(way, directories, &mut ops));
+            poll_fn(|context| {
+                let polled = operation.as_mut().poll(context);
+                waited |= polled.is_pending();
+                polled
+            })
+            .await?;
+        }
+        let ended = Instant::now();
+        recorder.borrow_mut().record(started, ended);
+        started = ended;
+        turns = if waited { 0 } else { turns + 1 };
+        if turns == TURNS {
+            turns = 0;
+            tokio::task::yield_now().await;
+            started = Instant::now();
+        }
+    }
+    Ok(())
+}
+
+/// Runs so many tasks of this thread to their ends; the first failure, if there was one.
+async fn all<F>(
+    tasks: impl Iterator<Item = F>,
+    spawn: impl Fn(std::pin::Pin<Box<dyn Future<Output = ()>>>),
+) -> Result<()>
+where
+    F: Future<Output = Result<()>> + 'static,
+{
+    let (ended, mut results) = mpsc::unbounded_channel();
+    for task in tasks {
+        let ended = ended.clone();
+        spawn(Box::pin(async move {
+            let _ = ended.send(task.await);
+        }));
+    }
+    drop(ended);
+    let mut first: Result<()> = Ok(());
+    while let Some(result) = results.recv().await {
+        first = first.and(result);
+    }
+    first
+}
+
+fn done(recorder: Rc<RefCell<Recorder>>) -> Result<Recorder> {
+    Rc::into_inner(recorder).map(RefCell::into_inner).ok_or_else(|| "a client is still there".into())
+}
+
+/// A closed loop on the cores: so many clients on each of the first `shards`.
+pub(crate) fn on_core(
+    quipu: &Quipu,
+    spec: &Spec,
+    clients: u32,
+    shards: usize,
+    times: Times,
+) -> Result<Measured> {
+    let window = Window::now(times);
+    let places = quipu.directories.len() as u32;
+    let answers: Vec<_> = (0..places)
+        .take(shards)
+        .map(|place| {
+            let (spec, directories) = (*spec, quipu.directories.clone());
+            let shard = directories[place as usize].shard();
+            quipu.engine.run_on_shard(shard, async move |local: Local| {
+                let recorder = Rc::new(RefCell::new(Recorder::new(window)));
+                let directories: Rc<[Directory]> = directories.into();
+                let way = Rc::new(OnCore(local.clone()));
+                let tasks = (0..clients).map(|number| {
+                    let slots = Slots { first: place, step: places };
+                    let ops = Ops::new(&spec.data, spec.work, slots, place << 20 | number).limited(spec.each);
+                    let (way, directories, recorder) = (way.clone(), directories.clone(), recorder.clone());
+                    async move { client(&*way, &directories, ops, &recorder).await }
+                });
+                all(tasks, |task| local.spawn(task)).await?;
+                done(recorder)
+            })
+        })
+        .collect();
+    Measured::of(answers.into_iter().map(|answer| answer.wait().map_err(Failure::from).flatten()).collect())
+}
+
+/// A closed loop of async tasks on so many other threads; so many tasks in all.
+pub(crate) fn async_tasks(
+    quipu: &Quipu,
+    spec: &Spec,
+    in_flight: u32,
+    threads: u32,
+    times: Times,
+) -> Result<Measured> {
+    let window = Window::now(times);
+    let notes = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads)
+            .map(|thread| {
+                scope.spawn(move || -> Result<Recorder> {
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+                    let recorder = Rc::new(RefCell::new(Recorder::new(window)));
+                    let directories: Rc<[Directory]> = quipu.directories.clone().into();
+                    let way = Rc::new(Remote(quipu.engine.clone()));
+                    let tasks = (thread..in_flight).step_by(threads as usize).map(|number| {
+                        let ops = Ops::new(&spec.data, spec.work, Slots::ALL, number).limited(spec.each);
+                        let (way, directories, recorder) =
+                            (way.clone(), directories.clone(), recorder.clone());
+                        async move { client(&*way, &directories, ops, &recorder).await }
+                    });
+                    let spawn = |task| drop(tokio::task::spawn_local(task));
+                    LocalSet::new().block_on(&runtime, all(tasks, spawn))?;
+                    done(recorder)
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| Err("a client panicked".into())))
+            .collect()
+    });
+    Measured::of(notes)
+}
+
+/// An open loop of commits on the cores, at so many a second in all, evenly spaced. Latency counts from when a commit
+/// was to start.
+pub(crate) fn on_core_open(quipu: &Quipu, spec: &Spec, rate: f64, times: Times) -> Result<Measured> {
+    let window = Window::now(times);
+    let begin = Instant::now();
+    let places = quipu.directories.len() as u32;
+    let answers: Vec<_> = (0..places)
+        .map(|place| {
+            let (spec, directory) = (*spec, quipu.directories[place as usize].clone());
+            quipu.engine.run_on_shard(directory.shard(), async move |local: Local| {
+                let recorder = Rc::new(RefCell::new(Recorder::new(window)));
+                let ops = Ops::new(&spec.data, spec.work, Slots { first: place, step: places }, place);
+                source(&local, &directory, ops, &recorder, begin, rate / f64::from(places)).await?;
+                done(recorder)
+            })
+        })
+        .collect();
+    Measured::of(answers.into_iter().map(|answer| answer.wait().map_err(Failure::from).flatten()).collect())
+}
+
+/// What the commits of an open loop share.
+#[derive(Default)]
+struct InFlight {
+    count: Cell<u32>,
+    ended: Notify,
+    failed: RefCell<Option<Failure>>,
+}
+
+async fn source(
+    local: &Local,
+    directory: &Directory,
+    mut ops: Ops,
+    recorder: &Rc<RefCell<Recorder>>,
+    begin: Instant,
+    rate: f64,
+) -> Result<()> {
+    let window = recorder.borrow().window();
+    let timer = Timer::new()?;
+    let in_flight = Rc::new(InFlight::default());
+    let mut number = 0u64;
+    let mut burst = 0;
+    loop {
+        let due = begin + Duration::from_secs_f64(number as f64 / rate);
+        let now = Instant::now();
+        if window.over(due.max(now)) || in_flight.failed.borrow().is_some() {
+            break;
+        }
+        if due > now {
+            burst = 0;
+            timer.until(due.min(window.until).max(now + NAP_MIN)).await?;
+        } else if in_flight.count.get() >= OPEN_MAX {
+            in_flight.ended.notified().await;
+        } else if burst == BURST {
+            burst = 0;
+            tokio::task::yield_now().await;
+        } else {
+            burst += 1;
+            number += 1;
+            let Op::Put(slot) = ops.next() else { return Err("an open loop commits puts".into()) };
+            let commit = local.put(directory, ops.key(slot), ops.value());
+            in_flight.count.update(|count| count + 1);
+            let (in_flight, recorder) = (in_flight.clone(), recorder.clone());
+            local.spawn(async move {
+                match commit.await {
+                    Ok(_) => recorder.borrow_mut().record(due, Instant::now()),
+                    Err(error) => *in_flight.failed.borrow_mut() = Some(error.into()),
+                }
+                // Else it would be there when all have ended.
+                drop(recorder);
+                in_flight.count.update(|count| count - 1);
+                in_flight.ended.notify_one();
+            });
+        }
+    }
+    while in_flight.count.get() > 0 {
+        in_flight.ended.notified().await;
+    }
+    in_flight.failed.take().map_or(Ok(()), Err)
+}
+
+/// Puts every key once, in batches of so many from the cores, then waits until all are durable. Returns how long that
+/// took.
+pub(crate) fn load(quipu: &Quipu, data: &Data, batch: u32) -> Result<Duration> {
+    let began = Instant::now();
+    each_place(quipu, data, LOAD_IN_FLIGHT, async move |local, directory, shape, slots| {
+        loop {
+            let mut puts = Batch::new();
+            let mut value = Vec::new();
+            for slot in slots.borrow_mut().by_ref().take(batch as usize) {
+                shape.fill(slot, 0, &mut value);
+                puts.put(&directory, shape.key(slot), &value);
+            }
+            if puts.is_empty() || interrupted() {
+                return Ok(());
+            }
+            local.commit(&puts).await?;
+            // Buffered commits never wait.
+            tokio::task::yield_now().await;
+        }
+    })?;
+    quipu.engine.barrier().wait()?;
+    if interrupted() {
+        return Err("interrupted".into());
+    }
+    Ok(began.elapsed())
+}
+
+/// Reads every key once.
+pub(crate) fn touch(quipu: &Quipu, data: &Data) -> Result<()> {
+    each_place(quipu, data, 1, async move |local, directory, shape, slots| {
+        let mut turn = 0u32;
+        loop {
+            let Some(slot) = slots.borrow_mut().next() else { return Ok(()) };
+            if local.get(&directory, shape.key(slot)).await?.is_none() {
+                return Err(lost(slot));
+            }
+            turn += 1;
+            if turn.is_multiple_of(64) {
+                tokio::task::yield_now().await;
+                if interrupted() {
+                    return Err("interrupted".into());
+                }
+            }
+        }
+    })
+}
+
+/// The slots of a place, handed out one after the other.
+type SlotsLeft = Rc<RefCell<std::iter::StepBy<std::ops::Range<u32>>>>;
+
+/// Runs so many tasks on the core of each directory, which share that directory's slots.
+fn each_place(
+    quipu: &Quipu,
+    data: &Data,
+    tasks: u32,
+    task: impl AsyncFn(Local, Directory, crate::shared::key::Shape, SlotsLeft) -> Result<()>
+    + Clone
+    + Send
+    + 'static,
+) -> Result<()> {
+    let places = quipu.directories.len() as u32;
+    let answers: Vec<_> = (0..places)
+        .map(|place| {
+            let (data, directory, task) = (*data, quipu.directories[place as usize].clone(), task.clone());
+            quipu.engine.run_on_shard(directory.shard(), async move |local: Local| {
+                let slots = Rc::new(RefCell::new((place..data.keys).step_by(places as usize)));
+                let tasks = (0..tasks).map(|_| {
+                    let (task, local, directory, slots) =
+                        (task.clone(), local.clone(), directory.clone(), slots.clone());
+                    async move { task(local, directory, data.shape(), slots).await }
+                });
+                all(tasks, |task| local.spawn(task)).await
+            })
+        })
+        .collect();
+    answers.into_iter().try_for_each(|answer| answer.wait().map_err(Failure::from).flatten())
+}

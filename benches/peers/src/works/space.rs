@@ -1,0 +1,278 @@
+//! Bytes written and space (row 14), and the same share of ten times the data cached (row 15).
+
+use super::commits::{SEED, VALUE_BYTES};
+use crate::engines::quipu::Tuning;
+use crate::engines::{Durability, Kind, Purpose, Result, Setup, Store};
+use crate::measure::{Times, interrupted};
+use crate::ops::{Data, Work};
+use crate::row::{Figure, Goal, Row, Side};
+use crate::shared::units;
+use crate::trial::{Bench, Clients, fill, load, say};
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Puts in a batch of overwrites.
+const BATCH: u32 = 100;
+/// Batches in flight, or threads.
+const IN_FLIGHT: u32 = 8;
+/// Longer than any run of overwrites.
+const ENDLESS: Times = Times { warmup: Duration::ZERO, measured: Duration::from_secs(7200) };
+
+/// What a folder takes on the disk, in bytes.
+#[derive(Clone, Copy, Default, Debug, PartialEq)]
+struct Space {
+    /// Everything.
+    all: u64,
+    /// Of it, logs.
+    logs: u64,
+}
+
+fn space(folder: &Path) -> Space {
+    let mut space = Space::default();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let Ok(metadata) = entry.metadata() else { continue };
+        if metadata.is_dir() {
+            let below = self::space(&entry.path());
+            space.all += below.all;
+            space.logs += below.logs;
+            continue;
+        }
+        let bytes = metadata.blocks() * 512;
+        space.all += bytes;
+        if is_log(&entry.file_name().to_string_lossy()) {
+            space.logs += bytes;
+        }
+    }
+    space
+}
+
+/// What a folder takes on the disk, in bytes.
+pub(crate) fn bytes_on_disk(folder: &Path) -> u64 {
+    space(folder).all
+}
+
+/// Quipu's logs are "log-00", RocksDB's "000012.log", fjall's "0.jnl".
+fn is_log(name: &str) -> bool {
+    name.starts_with("log-") || name.ends_with(".log") || name.ends_with(".jnl")
+}
+
+/// Bytes that this process has caused to be written so far, as the kernel counts them.
+fn written() -> u64 {
+    let text = fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let field = |name: &str| {
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok()).unwrap_or(0)
+    };
+    field("write_bytes:").saturating_sub(field("cancelled_write_bytes:"))
+}
+
+/// Row 14.
+pub(crate) fn amplification(bench: &Bench, _: &BTreeSet<u32>) -> Result<Vec<Row>> {
+    let data = Data { keys: bench.scale.pick(4_000_000, 400_000), value_bytes: VALUE_BYTES, seed: SEED };
+    // The same share of the data in memtables in both sizes.
+    let memtable_bytes = bench.scale.pick(bench.memtable_bytes, bench.memtable_bytes / 8);
+    let tuning = bench.scale.pick(
+        Tuning::default(),
+        Tuning { flush_bytes: Some(6 << 20), log_file_bytes: Some(4 << 20), ..Tuning::default() },
+    );
+    let what = format!(
+        "{} keys are loaded (100-byte values, {} MiB of keys and values), then overwritten uniformly, 10 times as many puts in durable \
+         batches of {BATCH}, {IN_FLIGHT} in flight. Bytes written are the kernel's count for the process (write_bytes of /proc/self/io), \
+         from the first overwrite until background work has ended, for each byte of keys and values committed. Space is what the \
+         folder takes on the disk after the last overwrite, its logs left out, over the live keys and values.",
+        units::thousands(data.keys.into()),
+        data.bytes() >> 20
+    );
+    let mut row = Row::new(14, "bytes written, and space", what, "bytes written for each byte committed");
+    let usual =
+        [(Kind::Quipu, ""), (Kind::Rocksdb, "leveled"), (Kind::Rocksdb, "universal"), (Kind::Fjall, "")];
+    let trees: &[(Kind, &str)] = bench.scale.pick(&[(Kind::Redb, ""), (Kind::Lmdb, "")], &[]);
+    let mut spaces = Vec::new();
+    for &(kind, variant) in usual.iter().chain(trees).filter(|(kind, _)| bench.has(*kind)) {
+        let place = bench.place("space");
+        let setup = Setup {
+            memtable_bytes,
+            purpose: if variant == "universal" { Purpose::FewWrites } else { Purpose::Mixed },
+            quipu: tuning,
+            ..bench.setup(place.path(), data.bytes() / 4, Durability::Synced)
+        };
+        let name = if variant.is_empty() { kind.to_string() } else { format!("{kind}, {variant}") };
+        {
+            let store = kind.open(&Setup { durability: Durability::Unsynced, ..setup.clone() })?;
+            fill(kind, &*store, &data)?;
+            store.settle()?;
+            store.close()?;
+        }
+        let store = kind.open(&setup)?;
+        row.settings.push((name.clone(), store.settings()));
+        let (side, clients) = match kind {
+            Kind::Quipu => (Side::Ours, Clients::OnCore(IN_FLIGHT / 2)),
+            _ => (Side::Peer, Clients::threads(IN_FLIGHT)),
+        };
+        let each = u64::from(data.keys) * 10 / u64::from(BATCH) / u64::from(IN_FLIGHT);
+        let (before, began) = (written(), Instant::now());
+        clients.run_each(&*store, &data, Work::Batch(BATCH), Some(each), ENDLESS)?;
+        let took = began.elapsed();
+        let after = space(place.path());
+        store.persist()?;
+        store.settle()?;
+        let settled = space(place.path());
+        let committed = each * u64::from(IN_FLIGHT * BATCH) * data.entry_bytes();
+        let amplification = (written() - before) as f64 / committed as f64;
+        store.close()?;
+        let over_live = |space: Space| (space.all - space.logs) as f64 / data.bytes() as f64;
+        let note = format!(
+            "{name}: {amplification:.2} bytes written for each byte committed; space {:.2} x the live data right after, {:.2} x when \
+             background work had ended; logs {} MiB beside; {} puts/s.",
+            over_live(after),
+            over_live(settled),
+            after.logs >> 20,
+            units::thousands((each * u64::from(IN_FLIGHT * BATCH)) / (took.as_secs().max(1)))
+        );
+        say(&format!("  {note}"));
+        row.notes.push(note);
+        row.figures.push(Figure::value(side, name, clients.to_string(), amplification));
+        if side == Side::Ours {
+            spaces.push(over_live(after));
+        }
+        if interrupted() {
+            return Err("interrupted".into());
+        }
+    }
+    let least = |figures: Vec<Figure>| figures.iter().map(|figure| figure.value).reduce(f64::min);
+    let (ours, rocks) = (least(row.of(Side::Ours)), least(row.of_kind(Kind::Rocksdb)));
+    let ratio = ours.zip(rocks).map(|(ours, rocks)| ours / rocks);
+    let compared = "Quipu's bytes written over those of RocksDB's best setting";
+    row.goals.push(Goal::at_most("no more bytes written than RocksDB's best setting", 1.0, ratio, compared));
+    let space = spaces.first().copied();
+    row.goals.push(Goal::at_most(
+        "space 1.3 x the live data",
+        1.3,
+        space,
+        "Quipu's files but its log over the live data",
+    ));
+    Ok(vec![row])
+}
+
+/// Row 15.
+pub(crate) fn growth(bench: &Bench, _: &BTreeSet<u32>) -> Result<Vec<Row>> {
+    let keys = bench.scale.pick(1_000_000, 200_000);
+    let sizes = [keys, keys * 10].map(|keys| Data { keys, value_bytes: VALUE_BYTES, seed: SEED });
+    let works = [(Work::Get, Clients::OnCore(64)), (Work::Put, Clients::OnCore(512))];
+    let places = [bench.place("small"), bench.place("large")];
+    for (data, place) in sizes.iter().zip(&places) {
+        let took = load(bench, Kind::Quipu, place.path(), data, data.bytes() / 2)?;
+        say(&format!("  loaded {} keys in {took:.1?}", units::thousands(data.keys.into())));
+    }
+    let mut measured = [const { [const { Vec::new() }; 2] }; 2];
+    let (mut settings, mut notes) = (Vec::new(), Vec::new());
+    for round in 0..bench.scale.rounds {
+        for ((data, place), measured) in sizes.iter().zip(&places).zip(&mut measured) {
+            let store = Kind::Quipu.open(&bench.setup(place.path(), data.bytes() / 2, Durability::Synced))?;
+            if round == 0 {
+                settings
+                    .push((format!("Quipu, {} keys", units::thousands(data.keys.into())), store.settings()));
+            }
+            for ((work, clients), measured) in works.iter().zip(measured) {
+                let before = compaction(&*store)?;
+                let got = clients.run(&*store, data, *work, bench.scale.times)?;
+                let after = compaction(&*store)?;
+                let note = format!(
+                    "{} keys, {work:?}: {}; meanwhile {} carries installed, {} MiB written to segments, flush level {} to {}, base \
+                     level {} to {}.",
+                    units::thousands(data.keys.into()),
+                    units::rate(got.rate),
+                    after.carries - before.carries,
+                    (after.bytes - before.bytes) >> 20,
+                    before.flush_level,
+                    after.flush_level,
+                    before.base_level,
+                    after.base_level
+                );
+                say(&format!("  {note}"));
+                if *work == Work::Put {
+                    notes.push(note);
+                }
+                measured.push(got);
+            }
+            store.close()?;
+        }
+    }
+    let what = format!(
+        "Quipu's rates with {} keys and with ten times as many, the cache half of the data each time: point reads (on-core, 64 in \
+         flight on each shard) and durable commits (512), keys uniform.",
+        units::thousands(keys.into())
+    );
+    let mut row = Row::new(15, "ten times the data", what, "operations/s");
+    row.settings = settings;
+    row.notes = notes;
+    for (data, measured) in sizes.iter().zip(measured) {
+        for ((work, clients), rounds) in works.iter().zip(measured) {
+            let name = if *work == Work::Get { "reads" } else { "commits" };
+            let clients = format!("{name}, {} keys, {clients}", units::thousands(data.keys.into()));
+            row.figures.extend(Figure::rates(Side::Ours, "Quipu", clients, rounds, 1.0));
+        }
+    }
+    for (at, name) in ["reads", "commits"].into_iter().enumerate() {
+        let values = (row.figures.get(at), row.figures.get(at + works.len()));
+        let ratio = values.0.zip(values.1).map(|(small, large)| large.value / small.value);
+        row.goals.push(Goal::at_least(
+            &format!("{name} within 10 %"),
+            0.9,
+            ratio,
+            "ten times the data over one",
+        ));
+    }
+    Ok(vec![row])
+}
+
+/// Where a Quipu's compaction stands; of the levels the highest of all shards.
+#[derive(Default)]
+struct Compaction {
+    carries: u64,
+    bytes: u64,
+    flush_level: u8,
+    base_level: u8,
+}
+
+fn compaction(store: &dyn Store) -> Result<Compaction> {
+    let stats = store.quipu().ok_or("Quipu is Quipu")?.engine.stats().wait()?;
+    let highest = |level: fn(&quipu::ShardStats) -> u8| stats.shards.iter().map(level).max().unwrap_or(0);
+    Ok(Compaction {
+        carries: stats.total(|shard| shard.carries_done),
+        bytes: stats.total(|shard| shard.segment_bytes),
+        flush_level: highest(|shard| shard.flush_level.0),
+        base_level: highest(|shard| shard.base_level.map_or(0, |level| level.0)),
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn space_is_of_all_files_and_logs_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("below")).unwrap();
+        fs::write(folder.path().join("below/log-00"), vec![1; 100_000]).unwrap();
+        fs::write(folder.path().join("data.sst"), vec![1; 50_000]).unwrap();
+        let Space { all, logs } = space(folder.path());
+        assert!((100_000..110_000).contains(&logs), "{logs}");
+        assert!((150_000..170_000).contains(&all), "{all}");
+        assert_eq!(space(Path::new("/nowhere")), Space::default());
+        assert!(is_log("000012.log") && is_log("3.jnl") && !is_log("catalog-1") && !is_log("000013.sst"));
+    }
+
+    #[test]
+    fn what_this_process_writes_is_counted() {
+        let before = written();
+        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, vec![1; 1 << 20]).unwrap();
+        fs::File::open(&path).unwrap().sync_all().unwrap();
+        assert!(written() >= before + (1 << 20));
+    }
+}

@@ -1,0 +1,306 @@
+//! Latencies under load: against the floor (row 11), with and without carries (row 13), and the slowest second of a
+//! long run (row 12).
+
+use super::commits::{CACHE_BYTES, ON_CORE, keys};
+use crate::drive::{self, Spec};
+use crate::engines::floor::{Floor, PAGE};
+use crate::engines::quipu::{Quipu, Tuning};
+use crate::engines::{Durability, Kind, Result, Setup, View};
+use crate::measure::{Measured, Times};
+use crate::native;
+use crate::ops::{Data, Work};
+use crate::row::{Figure, Goal, Row, Side};
+use crate::shared::units;
+use crate::trial::{Bench, Clients, say};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Log writes that a shard has in flight at most (`Options::log_depth`'s default).
+const LOG_DEPTH: u32 = 4;
+/// Clients of each shard that bring it to a commit.
+const PAST_CLIENTS: u32 = 512;
+/// Longer than that takes.
+const ENDLESS: Times = Times { warmup: Duration::ZERO, measured: Duration::from_secs(7200) };
+/// What a commit takes in the log, about, for sizing a log that never has to be cut.
+const LOG_BYTES_A_COMMIT: f64 = 200.0;
+
+/// An open loop of Quipu's, with what the engine did meanwhile.
+struct Paced {
+    measured: Measured,
+    log_writes: u64,
+    log_bytes: u64,
+    carries: u64,
+    took: Duration,
+}
+
+fn paced(quipu: &Quipu, rate: f64, times: Times) -> Result<Paced> {
+    let spec = Spec { data: keys(), work: Work::Put, view: View::Newest, each: None };
+    let before = quipu.engine.stats().wait()?;
+    let began = std::time::Instant::now();
+    let measured = native::on_core_open(quipu, &spec, rate, times)?;
+    let took = began.elapsed();
+    let after = quipu.engine.stats().wait()?;
+    let grown = |figure: fn(&quipu::ShardStats) -> u64| after.total(figure) - before.total(figure);
+    Ok(Paced {
+        measured,
+        log_writes: grown(|shard| shard.log_groups),
+        log_bytes: grown(|shard| shard.log_bytes),
+        carries: grown(|shard| shard.carries_done),
+        took,
+    })
+}
+
+fn tell(name: &str, measured: &Measured) {
+    say(&format!(
+        "  {name:<28} {:>12}  p50 {:>8}  p99 {:>8}  p99.9 {:>8}",
+        units::rate(measured.rate),
+        units::latency(measured.p50),
+        units::latency(measured.p99),
+        units::latency(measured.p999)
+    ));
+}
+
+/// A figure whose value is the p99.9 of its measurement, in microseconds.
+fn tail_of(side: Side, name: &str, clients: String, measured: Measured) -> Option<Figure> {
+    let micros = measured.p999 as f64 / 1e3;
+    let figure = Figure::rates(side, name, clients, vec![measured], 1.0)?;
+    Some(Figure { value: micros, rounds: vec![micros], ..figure })
+}
+
+/// Rows 11 and 13.
+pub(crate) fn latency(bench: &Bench, wanted: &BTreeSet<u32>) -> Result<Vec<Row>> {
+    let times = bench.scale.longer(2);
+    let place = bench.place("tail");
+    let setup = bench.setup(place.path(), CACHE_BYTES, Durability::Synced);
+    let store = Kind::Quipu.open(&setup)?;
+    let quipu = store.quipu().ok_or("Quipu is Quipu")?;
+    let highest = ON_CORE.run(&*store, &keys(), Work::Put, bench.scale.times)?;
+    let rate = highest.rate / 2.0;
+    let with = paced(quipu, rate, times)?;
+    tell("Quipu at 50 %", &with.measured);
+    let settings = vec![(Kind::Quipu.to_string(), store.settings())];
+    let shards = quipu.directories.len() as u32;
+    store.close()?;
+    drop(place);
+
+    let mut rows = Vec::new();
+    if wanted.contains(&11) {
+        let mut row = against_floor(bench, &with, highest.rate, shards, times)?;
+        row.settings = [settings.clone(), row.settings].concat();
+        rows.push(row);
+    }
+    if wanted.contains(&13) {
+        rows.push(without_carries(bench, &with, rate, bench.scale.times, settings)?);
+    }
+    Ok(rows)
+}
+
+fn against_floor(bench: &Bench, with: &Paced, highest: f64, shards: u32, times: Times) -> Result<Row> {
+    let rate = highest / 2.0;
+    let writes = with.log_writes as f64 / with.took.as_secs_f64();
+    let size = (with.log_bytes / with.log_writes.max(1)).next_multiple_of(PAGE as u64) as usize;
+    let place = bench.place("floor");
+    std::fs::create_dir_all(place.path())?;
+    let floor = Floor::create(&place.path().join("floor"), 256 << 20)?;
+    let raw = floor.writes_at(size, writes, LOG_DEPTH, shards, times)?;
+    tell("floor at the same writes", &raw);
+    let what = format!(
+        "Durable commits of one put at 50 % of Quipu's highest rate ({} on-core, 512 in flight on each shard), evenly spaced, on-core; \
+         latency from when a commit was to start. The floor: as many O_DSYNC writes a second as the engine made log writes \
+         ({writes:.0}/s), of their mean size ({} KiB), evenly spaced, {LOG_DEPTH} in flight at most on each of {shards} rings. RocksDB, for \
+         comparison, at 50 % of its own highest rate.",
+        units::rate(highest),
+        size >> 10
+    );
+    let mut row = Row::new(11, "p99.9 of durable commits at 50 % of the highest rate", what, "us (p99.9)");
+    row.figures.extend(tail_of(
+        Side::Ours,
+        "Quipu",
+        format!("on-core at {}", units::rate(rate)),
+        with.measured.clone(),
+    ));
+    let ratio = (raw.p999 > 0).then(|| with.measured.p999 as f64 / raw.p999 as f64);
+    row.figures.extend(tail_of(Side::Floor, "raw floor", format!("{writes:.0} writes/s"), raw));
+    row.goals.push(Goal::at_most("3 x the raw floor's p99.9", 3.0, ratio, "Quipu over the raw floor"));
+    row.notes.push(format!(
+        "Quipu ended {} of {} asked for.",
+        units::rate(with.measured.rate),
+        units::rate(rate)
+    ));
+    drop(place);
+    if bench.has(Kind::Rocksdb) {
+        let place = bench.place("tail");
+        let store = Kind::Rocksdb.open(&bench.setup(place.path(), CACHE_BYTES, Durability::Synced))?;
+        let threads = 64;
+        let highest = Clients::threads(threads).run(&*store, &keys(), Work::Put, bench.scale.times)?;
+        let spec = Spec { data: keys(), work: Work::Put, view: View::Newest, each: None };
+        let measured = drive::open(&*store, &spec, threads, highest.rate / 2.0, times)?;
+        tell("RocksDB at 50 %", &measured);
+        let clients = format!("{threads} threads at {}", units::rate(highest.rate / 2.0));
+        row.figures.extend(tail_of(Side::Peer, "RocksDB", clients, measured));
+        row.settings.push((Kind::Rocksdb.to_string(), store.settings()));
+        store.close()?;
+    }
+    Ok(row)
+}
+
+/// The engine has no switch that leaves compaction out; a run within one window comes to the same.
+///
+/// With a flush window that is never full, the level of windows grows with each boundary, and boundaries fall at powers of
+/// the divisor: after commit 4^k of a shard, the next is 4^(k+1). So the engine is brought just past such a
+/// commit, with as many to the next as the run can need. The log files of the window before are recycled in the run, as
+/// they are in the run with carries: fresh ones are written twice.
+fn without_carries(
+    bench: &Bench,
+    with: &Paced,
+    rate: f64,
+    times: Times,
+    settings: Vec<(String, crate::engines::Settings)>,
+) -> Result<Row> {
+    const FILE: u64 = 128 << 20;
+    let seconds = (times.warmup + times.measured).as_secs_f64();
+    // Of each shard.
+    let commits = (rate * seconds / 2.0).ceil() as u64;
+    let past = boundary_before(commits);
+    // Each shard's log holds the run, and the window before it.
+    let files = ((commits.max(past) as f64 * LOG_BYTES_A_COMMIT) as u64).div_ceil(FILE) * 2 + 4;
+    let place = bench.place("tail");
+    let setup = Setup {
+        memtable_bytes: 8 << 30,
+        quipu: Tuning {
+            flush_bytes: Some(1 << 40),
+            log_file_bytes: Some(FILE),
+            log_files_max: Some(files.clamp(12, 100) as usize),
+            one_directory: false,
+        },
+        ..bench.setup(place.path(), CACHE_BYTES, Durability::Synced)
+    };
+    let store = Kind::Quipu.open(&setup)?;
+    let quipu = store.quipu().ok_or("Quipu is Quipu")?;
+    let each = past / u64::from(PAST_CLIENTS) + 1;
+    Clients::OnCore(PAST_CLIENTS).run_each(&*store, &keys(), Work::Put, Some(each), ENDLESS)?;
+    store.settle()?;
+    let without = paced(quipu, rate, times)?;
+    tell("Quipu without carries", &without.measured);
+    let what = format!(
+        "Durable commits of one put at {}, on-core, evenly spaced: with carries as usual, and without. The engine has no switch for \
+         that; without them its windows are so large that the whole run lies within one.",
+        units::rate(rate)
+    );
+    let mut row = Row::new(13, "p99.9 with compaction against without", what, "us (p99.9)");
+    let ratio = (without.measured.p999 > 0)
+        .then(|| with.measured.p999 as f64 / without.measured.p999 as f64)
+        .filter(|_| without.carries == 0 && with.carries > 0);
+    row.notes.push(format!(
+        "Carries installed during the runs: {} with, {} without; the second began after {} commits.",
+        with.carries,
+        without.carries,
+        units::thousands(2 * each * u64::from(PAST_CLIENTS))
+    ));
+    row.settings = settings;
+    row.settings.push(("Quipu, without carries".to_string(), store.settings()));
+    row.figures.extend(tail_of(Side::Ours, "Quipu", "with carries".to_string(), with.measured.clone()));
+    row.figures.extend(tail_of(Side::Ours, "Quipu", "without carries".to_string(), without.measured));
+    row.goals.push(Goal::at_most("1.2 x", 1.2, ratio, "with carries over without"));
+    store.close()?;
+    Ok(row)
+}
+
+/// The smallest power of the divisor, from 4^8 on, with at least as many commits of a shard in the window before it (and so
+/// in the one after it too).
+fn boundary_before(commits: u64) -> u64 {
+    let mut boundary = 4u64.pow(8);
+    while boundary / 4 * 3 < commits {
+        boundary *= 4;
+    }
+    boundary
+}
+
+/// Row 12: a run that spans at least three levels of carries.
+pub(crate) fn slowest_second(bench: &Bench, _: &BTreeSet<u32>) -> Result<Vec<Row>> {
+    // An empty engine's first windows are small, and carry often: that is over when it counts.
+    let times = Times { warmup: bench.scale.times.warmup * 5, ..bench.scale.longer(bench.scale.pick(9, 8)) };
+    let place = bench.place("long");
+    let flush_bytes = bench.scale.pick(None, Some(1 << 20));
+    // Most puts are new keys: so the base grows, and with it the number of levels below it.
+    let data = Data { keys: 100_000_000, ..keys() };
+    let setup = Setup {
+        quipu: Tuning { flush_bytes, ..Tuning::default() },
+        ..bench.setup(place.path(), CACHE_BYTES, Durability::Synced)
+    };
+    let store = Kind::Quipu.open(&setup)?;
+    let quipu = store.quipu().ok_or("Quipu is Quipu")?;
+    let over = AtomicBool::new(false);
+    let (measured, levels) = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| watch_levels(quipu, &over));
+        let measured = ON_CORE.run(&*store, &data, Work::Put, times);
+        over.store(true, Ordering::Relaxed);
+        (measured, watcher.join().unwrap_or_else(|_| Err("the watcher panicked".into())))
+    });
+    let (measured, levels) = (measured?, levels?);
+    tell("Quipu", &measured);
+    let what = format!(
+        "Durable commits of one put, keys uniform of 100,000,000 (so most are new), the engine empty at first; on-core with 512 in \
+         flight on each shard, for {:.0} s. The whole second with the fewest commits against the mean.",
+        times.measured.as_secs_f64()
+    );
+    let mut row = Row::new(12, "the slowest second over three levels of carries", what, "commits/s");
+    row.over_time = true;
+    row.settings.push((Kind::Quipu.to_string(), store.settings()));
+    store.close()?;
+    drop(place);
+    let slowest = measured.slowest().filter(|_| levels.len() >= 3);
+    row.figures.extend(Figure::rates(Side::Ours, "Quipu", ON_CORE.to_string(), vec![measured], 1.0));
+    row.goals.push(Goal::at_least("80 % of the mean", 0.8, slowest, "the slowest second over the mean"));
+    let levels: Vec<String> = levels.iter().map(u8::to_string).collect();
+    row.notes.push(format!("Levels of carries in flight during the run: {}.", levels.join(", ")));
+    if levels.len() < 3 {
+        row.notes.push("Fewer than three levels: a longer run (`--seconds`) is needed.".to_string());
+    }
+    if bench.has(Kind::Rocksdb) {
+        let place = bench.place("long");
+        let store = Kind::Rocksdb.open(&bench.setup(place.path(), CACHE_BYTES, Durability::Synced))?;
+        let clients = Clients::threads(256);
+        let measured = clients.run(&*store, &data, Work::Put, times)?;
+        tell("RocksDB", &measured);
+        row.settings.push((Kind::Rocksdb.to_string(), store.settings()));
+        row.figures.extend(Figure::rates(Side::Peer, "RocksDB", clients.to_string(), vec![measured], 1.0));
+        store.close()?;
+    }
+    Ok(vec![row])
+}
+
+/// The levels of carries that are seen in flight until it is over, from the flush level at its end upwards: what an
+/// empty engine carries at first, while its windows are small, is not what is asked for.
+fn watch_levels(quipu: &Quipu, over: &AtomicBool) -> Result<BTreeSet<u8>> {
+    let mut levels = BTreeSet::new();
+    let mut flush_level = 0;
+    while !over.load(Ordering::Relaxed) {
+        let stats = quipu.engine.stats().wait()?;
+        let spill = quipu::CarryKind::Spill;
+        let carries =
+            stats.shards.iter().flat_map(|shard| &shard.carries).filter(|carry| carry.kind != spill);
+        levels.extend(carries.map(|carry| carry.level.0));
+        flush_level = stats.shards.iter().map(|shard| shard.flush_level.0).min().unwrap_or(0);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    levels.retain(|&level| level >= flush_level);
+    Ok(levels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::boundary_before;
+
+    #[test]
+    fn a_run_fits_between_two_boundaries() {
+        for commits in [1, 100_000, 1_000_000, 6_000_000, 100_000_000] {
+            let boundary = boundary_before(commits);
+            assert!(boundary + commits + 1024 < 4 * boundary, "{commits}");
+            assert!(boundary - boundary / 4 >= commits, "{commits}");
+        }
+        assert_eq!(boundary_before(196_608), 4u64.pow(9));
+        assert_eq!(boundary_before(196_609), 4u64.pow(10));
+    }
+}
