@@ -13,7 +13,7 @@ const FILE_MAGIC: u64 = u64::from_le_bytes(*b"QUIPULOG");
 /// The version of the format that this code writes and reads.
 pub(super) const VERSION: u32 = 1;
 /// Where the header's fields end and their checksum begins.
-const FILE_FIELDS_BYTES: usize = 56;
+pub(super) const FILE_FIELDS_BYTES: usize = 56;
 /// Where the mark stands in the header page: in a sector of its own, so that rewriting the page to set or
 /// clear the mark leaves the header's sector with the bytes that it has, even if the write tears.
 const MARK_AT: usize = 512;

@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use super::format::{FileHeader, GROUP_HEADER_BYTES, GroupHead, Identity, VERSION};
+use super::format::{FILE_FIELDS_BYTES, FileHeader, GROUP_HEADER_BYTES, GroupHead, Identity, VERSION};
 use super::testdisk::MemDisk;
 use super::{Log, LogOptions};
 use crate::codec::put_prefixed;
@@ -46,15 +46,15 @@ fn header(bytes: &[u8]) {
     page[..8].copy_from_slice(b"QUIPULOG");
     // Not read, and written as zeros.
     page[14..16].fill(0);
-    let checksum = xxh3_64(&page[..48]);
-    page[48..56].copy_from_slice(&checksum.to_le_bytes());
+    let checksum = xxh3_64(&page[..FILE_FIELDS_BYTES]);
+    page[FILE_FIELDS_BYTES..FILE_FIELDS_BYTES + 8].copy_from_slice(&checksum.to_le_bytes());
     let mark = xxh3_64(&page[512..528]);
     page[528..536].copy_from_slice(&mark.to_le_bytes());
     let read = FileHeader::decode(&page).expect("a sealed header reads");
     let mut again = vec![0; PAGE_BYTES];
     read.encode(&mut again);
     assert_eq!(FileHeader::decode(&again), Some(read));
-    assert_eq!(again[16..56], page[16..56], "all fields are kept");
+    assert_eq!(again[16..64], page[16..64], "all fields are kept");
 }
 
 /// Puts the magic and both checksums of a group where they belong.
