@@ -503,7 +503,7 @@ fn a_read_only_folder() {
     };
     for result in [existing, new] {
         let error = result.unwrap_err();
-        assert!(matches!(error, Error::Io { .. }), "{error:?}");
+        assert!(matches!(error, Error::ReadOnly { .. }), "{error:?}");
         names(&error, &[mount_point, "ead-only"]);
     }
     assert_eq!(files(&path), before);
