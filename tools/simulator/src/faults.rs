@@ -353,6 +353,7 @@ impl Injector {
         if goes_wrong {
             kind.get_or_insert(site.kind);
             self.fired += 1;
+            self.session_failed.note(site);
         }
         goes_wrong.then_some(pinned.fault)
     }
