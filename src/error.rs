@@ -133,6 +133,16 @@ pub enum Error {
         file: String,
     },
 
+    /// The file system can only be read. Opening an engine writes, too: its lock, and the log that it goes on with.
+    #[error(
+        "{file}: the file system is read-only, and an engine writes even to be opened; mount it for writing, or \
+        copy the engine's folder to one that can be written"
+    )]
+    ReadOnly {
+        /// The file that could not be opened for writing, or written.
+        file: String,
+    },
+
     /// A log write or flush failed earlier: the shard acknowledges nothing more until reopened.
     #[error("shard {shard} is poisoned, reopen the engine: {source}")]
     Poisoned {
@@ -174,10 +184,12 @@ impl Error {
         Error::Damaged { file: file.into(), offset, why: why.into(), window: None }
     }
 
-    /// What the system said about an operation on a file; a full disk becomes [`Error::NoSpace`].
+    /// What the system said about an operation on a file; a full disk becomes [`Error::NoSpace`], one that can only be read
+    /// [`Error::ReadOnly`].
     pub(crate) fn io(operation: &'static str, file: impl Into<String>, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::NoSpace { file: file.into() },
+            io::ErrorKind::ReadOnlyFilesystem => Error::ReadOnly { file: file.into() },
             _ => Error::Io { operation, file: file.into(), source: Arc::new(source) },
         }
     }
@@ -195,6 +207,7 @@ impl Error {
             }
             Error::Io { operation, file, source } => Error::Io { operation, file: put(file), source },
             Error::NoSpace { file } => Error::NoSpace { file: put(file) },
+            Error::ReadOnly { file } => Error::ReadOnly { file: put(file) },
             Error::Poisoned { shard, source } => {
                 Error::Poisoned { shard, source: Box::new(source.on_shard(shard)) }
             }

@@ -57,6 +57,10 @@ pub mod disk;
 mod engine;
 mod entry;
 mod error;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+#[allow(clippy::expect_used)] // a target that cannot go on says why
+pub mod fuzzing;
 pub mod levels;
 pub mod limits;
 mod log;
@@ -65,6 +69,7 @@ mod manifest;
 pub mod memtable;
 mod options;
 mod path;
+mod probes;
 mod read;
 mod segment;
 mod shard;

@@ -311,6 +311,20 @@ impl Fixed {
         }
     }
 
+    /// Refuses what no engine is created with, as options that ask for it are refused.
+    pub(crate) fn check(&self) -> Result<()> {
+        let options = Options::new()
+            .shards(self.shards)
+            .divisor(self.divisor)
+            .root_components(self.root_components)
+            .compression(self.compression)
+            .base_ratio(self.base_ratio)
+            .part_bytes(self.part_bytes)
+            .flush_bytes(self.flush_bytes)
+            .log_file_bytes(self.log_file_bytes);
+        options.check()
+    }
+
     /// Refuses options that contradict what the engine was created with.
     pub(crate) fn agree(&self, options: &Options) -> Result<()> {
         fn same<T: PartialEq + std::fmt::Debug>(

@@ -33,7 +33,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -424,6 +424,11 @@ impl SimulatedShard {
         }
     }
 
+    /// What tells which commits are durable while a turn of the shard goes on.
+    pub fn probe(&self) -> Probe {
+        Probe { core: Rc::downgrade(&self.core) }
+    }
+
     /// The generator behind the host's choices, for choices of a test's own.
     pub fn random(&mut self) -> &mut SplitMix64 {
         &mut self.random
@@ -433,6 +438,21 @@ impl SimulatedShard {
 impl std::fmt::Debug for SimulatedShard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "SimulatedShard({:?})", self.picture())
+    }
+}
+
+/// Looks at a shard from within a turn: from a watcher of its disk, say. It does not keep the shard.
+#[derive(Clone, Default)]
+pub struct Probe {
+    core: Weak<Core>,
+}
+
+impl Probe {
+    /// The newest commit that is acknowledged durable. `None` once the shard is gone, and where it is just being changed.
+    pub fn durable(&self) -> Option<Commit> {
+        let core = self.core.upgrade()?;
+        let state = core.state.try_borrow().ok()?;
+        Some(state.waiters.durable_until())
     }
 }
 

@@ -2,7 +2,7 @@
 //! error that names the file: never wrong data, never a panic, never a hang.
 //!
 //! One engine is written and closed; each case copies its folder, damages one file, and reads everything. Every
-//! byte of the headers is flipped, and seeded ones elsewhere.
+//! byte of the headers of each kind of file is flipped, and seeded ones elsewhere.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,6 +12,7 @@ use procs::{Seeded, eventually, files, folder, within_a_minute};
 use quipu::{Commit, Directory, Engine, Error, IoChoice, Options, Retention};
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
@@ -179,16 +180,44 @@ impl Harm {
     }
 }
 
-/// The harms of a file: all of its head and tail where it is the first of its kind, some elsewhere.
-fn harms(bytes: &[u8], first: bool, random: &mut Seeded) -> Vec<Harm> {
+/// Where the fields of a file's headers lie, by `docs/format.md`: every byte that says something about what follows.
+fn headers(kind: &str, bytes: &[u8]) -> Vec<Range<usize>> {
+    const PAGE: usize = 4096;
+    let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+    let pages = |magic: &'static [u8], header: usize| {
+        let found = (0..bytes.len()).step_by(PAGE).filter(move |at| bytes[at + 8..].starts_with(magic));
+        found.map(move |at| at..at + header)
+    };
+    match kind {
+        "QUIPU" => std::iter::once(0..bytes.len()).collect(),
+        // The header, the mark of a clean close; the first groups.
+        "log" => [0..64, 512..536].into_iter().chain(pages(b"QGRP", 56).take(2)).collect(),
+        // The snapshot, the first edits.
+        "manifest" => pages(b"QMAN", 72).take(3).collect(),
+        // The header; the first block; the meta and the end of the footer.
+        "segment" | "base" | "spill" => {
+            let end = bytes.len();
+            let meta = end - number(end - 24);
+            vec![0..46, PAGE..PAGE + 24, meta..meta + number(end - 20), end - 32..end]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The harms of a file: each byte of its headers and more of its head and tail where it is the first of its kind, some
+/// elsewhere.
+fn harms(kind: &str, bytes: &[u8], first: bool, random: &mut Seeded) -> Vec<Harm> {
     let mut harms = vec![Harm::Gone];
     let length = bytes.len();
     let mut flip = |harms: &mut Vec<Harm>, at: usize| harms.push(Harm::Flip(at, 1 << random.below(8)));
     if first {
-        (0..96.min(length)).for_each(|at| flip(&mut harms, at));
+        let headers = headers(kind, bytes);
+        assert!(!headers.is_empty(), "the headers of a {kind} are not known");
+        headers.into_iter().flatten().for_each(|at| flip(&mut harms, at));
+        (64..96.min(length)).step_by(3).for_each(|at| flip(&mut harms, at));
         (length.saturating_sub(64)..length).step_by(3).for_each(|at| flip(&mut harms, at));
-        // The record, group or block behind the first page.
-        (4096..4096 + 80).step_by(3).filter(|&at| at < length).for_each(|at| flip(&mut harms, at));
+        // What follows upon the header of the record, group or block behind the first page.
+        (4096 + 56..4096 + 80).step_by(3).filter(|&at| at < length).for_each(|at| flip(&mut harms, at));
     }
     let mut places = Vec::new();
     for _ in 0..if first { 24 } else { 8 } {
@@ -215,9 +244,15 @@ fn damage_everything(retention: Retention, as_of: bool) {
         if name == "LOCK" || bytes.is_empty() {
             continue;
         }
-        let kind = kinds.entry(name.split('-').next().unwrap().to_string()).or_insert(0);
-        *kind += 1;
-        cases.extend(harms(bytes, *kind == 1, &mut random).into_iter().map(|harm| (path.clone(), harm)));
+        let kind = name.split('-').next().unwrap();
+        let seen = kinds.entry(kind.to_string()).or_insert(0);
+        // A log file that is free has no groups of its own.
+        if kind == "log" && *seen == 0 && bytes[32..40] == [0; 8] {
+            continue;
+        }
+        *seen += 1;
+        let harms = harms(kind, bytes, *seen == 1, &mut random);
+        cases.extend(harms.into_iter().map(|harm| (path.clone(), harm)));
     }
     for kind in ["QUIPU", "manifest", "log"] {
         assert!(kinds.contains_key(kind), "no {kind} among {kinds:?}");

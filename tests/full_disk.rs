@@ -1,13 +1,14 @@
 //! A disk that is full: an error that says so, reads go on, and commits go on when there is space again.
 //!
-//! It takes a small file system of its own, mounted from an image. Where mounting is not permitted (it takes the
-//! superuser, and containers often forbid it) the test says so and does nothing; the simulated disk has its own.
+//! It takes a small file system of its own, mounted from an image. That takes the superuser; where it is not permitted,
+//! one in memory does, in a namespace of the test's own. Where that is forbidden, too, the test says so and does nothing;
+//! the simulated disk has its own.
 
 #![allow(clippy::unwrap_used)]
 
 mod procs;
 
-use procs::{eventually, folder};
+use procs::{child_with_mounts, eventually, folder};
 use quipu::{Engine, Error, IoChoice, Options};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -16,11 +17,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
+/// How large the file systems are.
+const MEGABYTES: u64 = 24;
+
+/// The variable that says where a child finds a small file system.
+const SMALL_DISK: &str = "QUIPU_TEST_SMALL_DISK";
+
 /// A mounted file system of a few megabytes.
 struct SmallDisk {
     path: PathBuf,
-    // Dropped after it is unmounted.
-    _folder: TempDir,
+    // Dropped after it is unmounted; of one that somebody else mounted, nothing.
+    folder: Option<TempDir>,
 }
 
 impl SmallDisk {
@@ -36,7 +43,15 @@ impl SmallDisk {
         };
         run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image))?;
         run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&path))?;
-        Ok(SmallDisk { path, _folder: folder })
+        Ok(SmallDisk { path, folder: Some(folder) })
+    }
+
+    /// What this process was given, or else one of its own.
+    fn get() -> Result<Self, String> {
+        match std::env::var_os(SMALL_DISK) {
+            Some(path) => Ok(SmallDisk { path: path.into(), folder: None }),
+            None => Self::mount(MEGABYTES),
+        }
     }
 
     /// Takes all the space there is. Removing the file gives it back.
@@ -52,7 +67,9 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.path).status();
+        if self.folder.is_some() {
+            let _ = Command::new("umount").arg(&self.path).status();
+        }
     }
 }
 
@@ -81,10 +98,19 @@ fn check(engine: &Engine, model: &BTreeMap<String, Vec<u8>>, maybe: &BTreeMap<St
     assert_eq!(found, model.len());
 }
 
-fn fill_and_go_on(io: IoChoice) {
-    let disk = match SmallDisk::mount(24) {
+/// `role` is the test function that called.
+fn fill_and_go_on(io: IoChoice, role: &str) {
+    let disk = match SmallDisk::get() {
         Ok(disk) => disk,
-        Err(why) => return println!("skipped, since no file system can be mounted here: {why}"),
+        Err(why) => {
+            let folder = folder();
+            let mounts =
+                format!("mount -t tmpfs -o size={MEGABYTES}m none \"$0\" && export {SMALL_DISK}=\"$0\"");
+            return match child_with_mounts(role, folder.path(), &mounts) {
+                Ok(()) => println!("in memory, since no image can be mounted here: {why}"),
+                Err(also) => println!("skipped, since no file system can be mounted here: {why}; {also}"),
+            };
+        }
     };
     let mut engine = open(&disk, io).unwrap();
     let mut directory = engine.directory("a/b").unwrap();
@@ -140,10 +166,10 @@ fn fill_and_go_on(io: IoChoice) {
 
 #[test]
 fn a_full_disk_stops_commits_until_there_is_space() {
-    fill_and_go_on(IoChoice::Auto);
+    fill_and_go_on(IoChoice::Auto, "a_full_disk_stops_commits_until_there_is_space");
 }
 
 #[test]
 fn a_full_disk_on_plain_system_calls() {
-    fill_and_go_on(IoChoice::Plain);
+    fill_and_go_on(IoChoice::Plain, "a_full_disk_on_plain_system_calls");
 }

@@ -14,7 +14,7 @@
 //! kernel never holds a pointer to freed memory; there are never more operations in the kernel than the
 //! completion ring has room for, so it cannot overflow; a file is closed only when nothing is in flight on it.
 //!
-//! This is the one module with unsafe code: three blocks, each with its reason.
+//! Unsafe code stands here (three blocks) and in `shard/host.rs` (one), each block with its reason; nowhere else.
 
 use super::folder::{self, Folder};
 use super::no_uring::NoUring;
@@ -210,8 +210,10 @@ impl Uring {
                 Ok(entry) => {
                     let entry = entry.user_data(key as u64);
                     // SAFETY: everything that the entry points to (buffers, names) is on the heap and owned
-                    // by `self.work[key]`, which is removed, or changed, only after the entry's completion
-                    // was read; a dropped disk waits for that too, or leaks the slab.
+                    // by `self.work[key]` (so it stays where it is when the slab grows), which is removed, or changed,
+                    // only after the entry's completion was read: one entry has one completion, and its key is not
+                    // given to other work before. A dropped disk waits for that too, or leaks the slab. Its
+                    // descriptor stays open meanwhile: a file is closed when nothing is pending on it.
                     let pushed = unsafe { self.ring.submission().push(&entry) };
                     debug_assert!(pushed.is_ok(), "the ring was not full");
                     self.in_kernel += 1;

@@ -135,7 +135,7 @@ pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
         .map_err(|error| Error::io("flush", folder.display().to_string(), error))
 }
 
-fn encode(fixed: &Fixed) -> String {
+pub(super) fn encode(fixed: &Fixed) -> String {
     let compression = match fixed.compression {
         Compression::None => "none",
         Compression::Lz4 => "lz4",
@@ -158,7 +158,7 @@ fn encode(fixed: &Fixed) -> String {
 }
 
 /// Reads what [`encode`] wrote; on failure, where and why.
-fn decode(bytes: &[u8]) -> std::result::Result<Fixed, (usize, String)> {
+pub(super) fn decode(bytes: &[u8]) -> std::result::Result<Fixed, (usize, String)> {
     let text = std::str::from_utf8(bytes).map_err(|error| (error.valid_up_to(), "not UTF-8".to_string()))?;
     let Some(first) = text.lines().next().filter(|line| line.starts_with("quipu format ")) else {
         return Err((0, "does not begin as an identity does".into()));
@@ -183,7 +183,7 @@ fn decode(bytes: &[u8]) -> std::result::Result<Fixed, (usize, String)> {
     fn number<T: std::str::FromStr>(name: &str, text: &str) -> std::result::Result<T, (usize, String)> {
         text.parse().map_err(|_| (0, format!("{name} is not a number it can be: {text:?}")))
     }
-    Ok(Fixed {
+    let fixed = Fixed {
         engine: u128::from_str_radix(value("engine")?, 16)
             .map_err(|_| (0, "engine is not a number".into()))?,
         shards: number("shards", value("shards")?)?,
@@ -198,13 +198,33 @@ fn decode(bytes: &[u8]) -> std::result::Result<Fixed, (usize, String)> {
         part_bytes: number("part_bytes", value("part_bytes")?)?,
         flush_bytes: number("flush_bytes", value("flush_bytes")?)?,
         log_file_bytes: number("log_file_bytes", value("log_file_bytes")?)?,
-    })
+    };
+    // Only a writer with another idea of the limits gets here: the checksum matched.
+    fixed.check().map_err(|error| (0, error.to_string()))?;
+    Ok(fixed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::options::Options;
+
+    #[test]
+    fn an_identity_beyond_the_limits_is_damaged() {
+        let sound = Fixed::create(&Options::new(), 1, 3);
+        let beyond = [
+            Fixed { shards: 0, ..sound.clone() },
+            Fixed { divisor: 1, ..sound.clone() },
+            Fixed { root_components: 0, ..sound.clone() },
+            Fixed { base_ratio: 0, ..sound.clone() },
+            Fixed { part_bytes: 0, ..sound.clone() },
+            Fixed { flush_bytes: 0, ..sound.clone() },
+            Fixed { log_file_bytes: 0, ..sound.clone() },
+        ];
+        for fixed in beyond {
+            assert!(decode(encode(&fixed).as_bytes()).is_err(), "{fixed:?}");
+        }
+    }
 
     #[test]
     fn an_identity_reads_back_and_no_damage_passes() {

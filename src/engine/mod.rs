@@ -4,6 +4,8 @@
 //! ([`crate::shard::host`]); everything it is asked becomes a [`Request`] to one shard, or to all of them.
 
 pub(crate) mod directory;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 pub(crate) mod identity;
 pub(crate) mod scan;
 pub(crate) mod snapshot;
@@ -161,7 +163,7 @@ impl Options {
     /// # Errors
     ///
     /// [`Error::Options`], [`Error::NotAnEngine`], [`Error::Locked`], [`Error::NoIoUring`],
-    /// [`Error::Damaged`], [`Error::Io`], [`Error::NoSpace`].
+    /// [`Error::Damaged`], [`Error::Io`], [`Error::NoSpace`], [`Error::ReadOnly`].
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Engine> {
         Engine::open_with(path.as_ref(), self)
     }

@@ -133,26 +133,32 @@ impl Shape {
         self.divisor.floor(n, self.flush_level)
     }
 
+    /// Whether it can be the shape after `n`: the base ends at or before what is flushed, and no window of the cover
+    /// straddles its end. For a shape that was read from somewhere.
+    pub fn is_sound(&self, n: Commit) -> bool {
+        let straddles = |window: Window| window.after() < self.base_end && window.last() > self.base_end;
+        self.base_end <= self.flushed(n) && !self.windows(n).any(straddles)
+    }
+
+    /// The windows that the digits of `n` from the flush level up stand for, oldest first, of the base's as well.
+    fn windows(&self, n: Commit) -> impl Iterator<Item = Window> {
+        let Shape { divisor, flush_level, .. } = *self;
+        let mut end = Commit::ZERO;
+        let levels = divisor.levels(n, flush_level).rev();
+        let each = levels.flat_map(move |level| (0..divisor.digit(n, level)).map(move |_| level));
+        // Always aligned: `end` is a sum of multiples of this level's power.
+        each.filter_map(move |level| {
+            end = Commit(end.0 + divisor.pow(level));
+            Window::ending_at(divisor, end, level)
+        })
+    }
+
     /// The pieces of the newest state at `n` once every due carry is installed. `self` is the shape after `n`.
     pub fn cover(&self, n: Commit) -> Cover {
-        let (mut windows, flushed) = (Vec::new(), self.flushed(n));
-        let mut end = Commit::ZERO;
-        for level in self.divisor.levels(n, self.flush_level).rev() {
-            for _ in 0..self.divisor.digit(n, level) {
-                end = Commit(end.0 + self.divisor.pow(level));
-                // Always aligned: `end` is a sum of multiples of this level's power.
-                let Some(window) = Window::ending_at(self.divisor, end, level) else { continue };
-                debug_assert!(
-                    window.after() >= self.base_end || end <= self.base_end,
-                    "{window} straddles the base"
-                );
-                if window.after() >= self.base_end {
-                    windows.push(window);
-                }
-            }
-        }
-        debug_assert_eq!(end, flushed);
-        debug_assert!(self.base_end <= flushed);
+        let flushed = self.flushed(n);
+        debug_assert!(self.is_sound(n), "a window straddles the base: {self:?} at {n}");
+        debug_assert_eq!(self.windows(n).last().map_or(Commit::ZERO, Window::last), flushed);
+        let windows = self.windows(n).filter(|window| window.after() >= self.base_end).collect();
         Cover { base_end: self.base_end, windows, memtable: Span::new(flushed, n) }
     }
 

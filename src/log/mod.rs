@@ -20,9 +20,12 @@
 
 mod files;
 pub(crate) mod format;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod plan;
 mod recover;
-#[cfg(test)]
+#[cfg(any(fuzzing, test))]
+#[cfg_attr(fuzzing, allow(dead_code))]
 pub(crate) mod testdisk;
 #[cfg(test)]
 #[allow(clippy::expect_used)] // a test that cannot go on says why

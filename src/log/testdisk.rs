@@ -144,6 +144,15 @@ impl MemDisk {
         answer
     }
 
+    /// Puts a file there, durably, in place of one of its name.
+    pub(crate) fn put(&self, name: &str, bytes: Vec<u8>) {
+        let mut world = self.0.borrow_mut();
+        world.inodes.push(Inode { now: bytes.clone(), stable: bytes, unsynced: Vec::new() });
+        let inode = world.inodes.len() - 1;
+        world.names.insert(name.into(), inode);
+        world.name_history = vec![world.names.clone()];
+    }
+
     pub(crate) fn names(&self) -> Vec<String> {
         self.0.borrow().names.keys().cloned().collect()
     }

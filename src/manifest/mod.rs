@@ -18,6 +18,8 @@
 //!   the disk: every later edit is refused with the same error, until the shard is opened again.
 
 mod format;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 #[allow(clippy::expect_used)] // a test that cannot go on says why
 mod tests;

@@ -147,6 +147,9 @@ pub(crate) fn split_full_key(full_key: &[u8]) -> Option<(DirectoryId, &[u8])> {
     Some((DirectoryId(u64::from_be_bytes(*directory)), key))
 }
 
+/// No segment has more entries, or bytes of keys and values: sums over segments do not overflow.
+const COUNT_MAX: u64 = 1 << 48;
+
 impl SegmentMeta {
     /// The first directory and key; `None` in an empty segment.
     pub(crate) fn min(&self) -> Option<(DirectoryId, &[u8])> {
@@ -196,7 +199,10 @@ impl SegmentMeta {
 
         let ptrs_fit = file_bytes.is_multiple_of(PAGE_BYTES as u64)
             && [block, filter, directory_filter].iter().all(|ptr| ptr.fits(file_bytes));
-        let counts_agree = tombstones <= entries && directories <= entries && depth <= INDEX_DEPTH_MAX;
+        let counts_agree = tombstones <= entries
+            && directories <= entries
+            && entries.max(raw_bytes) <= COUNT_MAX
+            && depth <= INDEX_DEPTH_MAX;
         let shape_agrees = if entries == 0 {
             depth == 0 && block.is_absent() && min_full_key.is_empty() && max_full_key.is_empty()
         } else {
@@ -297,7 +303,7 @@ pub(crate) fn footer(meta: &mut SegmentMeta, body_bytes: u64) -> Vec<u8> {
 }
 
 /// Over everything of a footer but the checksum itself.
-fn footer_checksum(footer: &[u8]) -> u64 {
+pub(super) fn footer_checksum(footer: &[u8]) -> u64 {
     let at = footer.len().saturating_sub(TRAILER_BYTES);
     let tail = xxh3_64_with_seed(&footer[(at + 8).min(footer.len())..], MAGIC_FOOTER);
     xxh3_64_with_seed(&footer[..at], tail)

@@ -24,6 +24,8 @@ mod builder;
 mod cursor;
 mod file;
 mod filter;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod meta;
 mod reader;
 mod verify;
@@ -32,7 +34,7 @@ mod writer;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod figures;
-#[cfg(test)]
+#[cfg(any(fuzzing, test))]
 #[allow(clippy::expect_used)]
 mod test_disk;
 #[cfg(test)]

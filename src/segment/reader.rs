@@ -15,6 +15,7 @@ use crate::disk::{Completion, IoBuf, Op};
 use crate::entry::DirectoryId;
 use crate::error::{Error, Result};
 use crate::levels::Commit;
+use crate::probes;
 use bytes::Bytes;
 use std::cell::Cell;
 use std::cmp::Ordering;
@@ -307,6 +308,7 @@ impl Segment {
         } else {
             buf.resize(bytes as usize);
         }
+        probes::block_read_started(offset, bytes);
         Ok(self.file.start_read(file, offset, buf))
     }
 
@@ -317,6 +319,7 @@ impl Segment {
         ticket: impl Future<Output = Completion>,
     ) -> Result<IoBuf> {
         let done = ticket.await;
+        probes::block_read_ended(offset, done.buf.as_ref().map_or(0, |buf| buf.len()));
         match done.result {
             Ok(_) => Ok(done.buf.unwrap_or_default()),
             Err(source) if source.kind() == io::ErrorKind::UnexpectedEof => {

@@ -18,6 +18,7 @@ use crate::compact::{self, Context, Throttle};
 use crate::disk::io::Io;
 use crate::error::{Error, Result};
 use crate::levels::{Carry, Commit, Level, Pace, Shape, Span};
+use crate::probes;
 use crate::stats::{CarryKind, CarryStats};
 use crate::table::Table;
 use crate::view::{Kind, Source, work_bytes};
@@ -470,6 +471,7 @@ impl Core {
                 (inputs.iter().map(Source::bytes).sum(), Box::pin(work))
             }
         };
+        probes::carry_begun(self.config.shard, span, total);
         state.compaction.jobs.push(Job { task, total, throttle, outbox, work: Some(work) });
     }
 
@@ -496,6 +498,7 @@ impl Core {
         let chosen = spill.or_else(carry).or_else(|| jobs.iter().position(|job| job.work.is_some()));
         let granted = chosen.filter(|_| idle || spill.is_some() || owed);
         let started = self.io.now();
+        probes::slice_begun(self.config.shard);
         let mut more = false;
         let mut spent = 0;
         let mut failed = None;
@@ -525,6 +528,7 @@ impl Core {
                 }
             }
         }
+        probes::slice_ended(self.config.shard, spent);
         if granted.is_some() {
             let took = self.io.now().saturating_sub(started);
             self.state.borrow_mut().stages.slice.saturating_record(took.max(1));

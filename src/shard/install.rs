@@ -14,6 +14,7 @@ use crate::entry::DirectoryId;
 use crate::error::{Error, Result};
 use crate::levels::{Aligned, Commit, History, Level, Retention, Span};
 use crate::manifest::{Edit, Manifest};
+use crate::probes;
 use crate::segment::{Segment, SegmentMeta};
 use crate::view::{FullKey, Kind, Part, Source, View, work_bytes};
 use std::collections::VecDeque;
@@ -113,7 +114,11 @@ impl Core {
                     state.installer.failed = !harmless;
                     return Err(error);
                 }
+                let done = next.done;
                 state.show(next);
+                if let Some(due) = done {
+                    probes::carry_installed(self.config.shard, due);
+                }
                 installed = true;
             }
             let Some(change) = state.installer.changes.pop_front() else { break };

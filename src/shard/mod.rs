@@ -20,11 +20,14 @@
 
 pub(crate) mod catalog;
 pub(crate) mod compaction;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 pub(crate) mod host;
 pub(crate) mod install;
 pub(crate) mod local;
 pub(crate) mod mailbox;
 pub(crate) mod open;
+pub(crate) mod post;
 pub(crate) mod record;
 pub(crate) mod request;
 pub(crate) mod resolve;
@@ -47,6 +50,7 @@ use crate::levels::{Budget, Commit, Divisor, History};
 use crate::limits;
 use crate::log::Log;
 use crate::options::{Durability, Fixed};
+use crate::probes;
 use crate::read::Allowance;
 use crate::segment::SegmentOptions;
 use crate::stats::Stages;
@@ -244,6 +248,7 @@ impl Core {
     }
 
     fn turn_inner(self: &Rc<Self>) -> Turn {
+        probes::turn_begun(self.config.shard);
         self.kicked.set(false);
         let completed = self.io.pump();
         self.now.set(self.io.now());
@@ -259,6 +264,7 @@ impl Core {
         let late = self.io.pump();
         let took = self.io.now().saturating_sub(self.now());
         self.state.borrow_mut().stages.turn.saturating_record(took.max(1));
+        probes::turn_ended(self.config.shard, took);
         if active || compacted || woken || late > 0 || self.kicked.get() {
             Turn::Busy
         } else {
@@ -274,6 +280,7 @@ impl Core {
         match state.log.poll() {
             Ok(None) => {}
             Ok(Some(durable)) => {
+                probes::log_durable(self.config.shard, durable);
                 while let Some((last, started)) = state.log_starts.front().copied()
                     && last <= durable
                 {
@@ -281,6 +288,7 @@ impl Core {
                     state.stages.log_write.saturating_record(now.saturating_sub(started).max(1));
                 }
                 state.waiters.durable(durable, now, self.config.shard, &mut state.stages.acknowledged);
+                probes::log_acknowledged(self.config.shard, durable);
             }
             Err(error) => self.poison(state, error),
         }
@@ -338,8 +346,9 @@ impl Core {
         if started == 0 {
             return false;
         }
-        let after = state.log.stats();
-        state.stages.group.saturating_record((after.records - before.records) / started as u64);
+        let records = state.log.stats().records - before.records;
+        probes::log_write_started(self.config.shard, state.log.started(), records, started);
+        state.stages.group.saturating_record(records / started as u64);
         state.log_starts.push_back((state.log.started(), now));
         if state.log.staged().0 == 0 {
             state.write_by = None;

@@ -76,6 +76,10 @@ impl Core {
             Some(bytes) => decode_base(bytes).ok_or_else(|| unreadable("the base"))?,
             None => (Commit::ZERO, 0),
         };
+        if base_end > schedule.shape.base_end {
+            let why = format!("its base ends at commit {base_end}, where none was due");
+            return Err(Error::damaged(MANIFEST, 0, why));
+        }
         let claimed = match fact(FACT_DURABLE) {
             Some(bytes) => decode_durable(bytes).ok_or_else(|| unreadable("what was durable"))?,
             None => Commit::ZERO,
@@ -255,7 +259,11 @@ fn check_contiguous(tip: &Tip) -> Result<()> {
         }
         end = span.last;
     }
-    debug_assert_eq!(end, tip.active.span().after);
+    let begins = tip.active.span().after;
+    if end != begins {
+        let why = format!("what it lists ends at commit {end}, and the log goes on behind commit {begins}");
+        return Err(Error::damaged(MANIFEST, 0, why));
+    }
     Ok(())
 }
 

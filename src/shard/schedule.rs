@@ -34,8 +34,8 @@ impl Schedule {
     /// finished fold left it.
     pub(crate) fn step(&mut self, bytes: u64, base_bytes: u64, budget: &Budget) -> Option<Carry> {
         self.at = self.at.next();
-        self.flush_bytes += bytes;
-        self.window_bytes += bytes;
+        self.flush_bytes = self.flush_bytes.saturating_add(bytes);
+        self.window_bytes = self.window_bytes.saturating_add(bytes);
         let carry = self.shape.carry_due(self.at)?;
         let measured =
             Measured { flush_bytes: self.flush_bytes, window_bytes: self.window_bytes, base_bytes };
@@ -75,6 +75,7 @@ impl Schedule {
             && base_end <= divisor.floor(at, flush_level)
             && base_level.is_none_or(|base| base >= flush_level);
         let shape = Shape { divisor, flush_level, base_end, base_level };
+        let sound = sound && shape.is_sound(at);
         sound.then_some(Schedule { at, shape, flush_bytes, window_bytes })
     }
 }

@@ -22,6 +22,7 @@ use crate::levels::Commit;
 use crate::limits;
 use crate::options::Durability;
 use crate::path::{Name, hash_of, split};
+use crate::probes;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -593,10 +594,12 @@ impl State {
     fn sequence(&mut self, config: &Config, record: &[u8], durability: Durability, now: u64) {
         let commit = self.tip.next();
         self.log.stage(commit, record);
+        probes::commit_sequenced(config.shard, commit, record.len());
         // A record made here reads back.
         let carry = self.tip.apply(record, &config.budget, Apply::Live).flatten();
         if let Some(carry) = carry {
             let bytes = self.work_of(carry);
+            probes::carry_due(config.shard, self.tip.schedule.shape.divisor.zeros(commit).0, commit, bytes);
             self.compaction.due(carry, &self.tip.schedule.shape, commit, bytes);
         }
         self.commits += 1;

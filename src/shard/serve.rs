@@ -9,6 +9,7 @@ use crate::entry::DirectoryId;
 use crate::error::{Error, Result};
 use crate::levels::Commit;
 use crate::path::Name;
+use crate::probes;
 use crate::read::{self, Page, PageRequest, Walk};
 use crate::view::Frame;
 use bytes::Bytes;
@@ -214,12 +215,14 @@ impl Core {
 
     /// The value of a key.
     pub(crate) async fn get(&self, frame: &Frame, name: &Name, key: &[u8]) -> Result<Option<Bytes>> {
-        match self.directory_at(frame, name.path()).await? {
-            Some(directory) => read::get(frame, &self.cache, directory, key)
-                .await
-                .map_err(|error| error.on_shard(self.config.shard)),
+        let shard = self.config.shard;
+        probes::get_begun(shard);
+        let got = match self.directory_at(frame, name.path()).await? {
+            Some(directory) => read::get(frame, &self.cache, directory, key).await,
             None => Ok(None),
-        }
+        };
+        probes::get_ended(shard, matches!(got, Ok(Some(_))));
+        got.map_err(|error| error.on_shard(shard))
     }
 
     /// The values of several keys, in their order.

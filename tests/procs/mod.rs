@@ -105,3 +105,26 @@ pub(crate) fn within_a_minute<T: Send + 'static>(what: &str, work: impl FnOnce()
         _ => worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
     }
 }
+
+/// Runs this test binary again as [`child`] does, as if by the superuser, with file systems of its own: `mounts` are
+/// commands of a shell by which it gets them, with `path` in `$0`. Errs with what the system said where it forbids that, as
+/// many containers do.
+pub(crate) fn child_with_mounts(role: &str, path: &Path, mounts: &str) -> Result<(), String> {
+    let begun = "the mounts are there";
+    let child = child(role);
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
+    command.arg(format!("{mounts} && echo '{begun}' && exec \"$@\"")).arg(path);
+    command.arg(child.get_program()).args(child.get_args());
+    for (name, value) in child.get_envs() {
+        command.env(name, value.unwrap_or_default());
+    }
+    let output = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+    let (told, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if !told.contains(begun) {
+        return Err(errors.into_owned());
+    }
+    print!("{told}");
+    assert!(output.status.success(), "{role}: {errors}");
+    Ok(())
+}

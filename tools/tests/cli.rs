@@ -122,6 +122,31 @@ fn inspecting_never_creates() {
     assert!(is_empty(folder.path()));
 }
 
+/// Where nothing can be mounted, not even in a namespace of its own, this does nothing, and says so.
+#[test]
+fn a_read_only_file_system_is_refused_with_what_to_do() {
+    let folder = folder();
+    assert_eq!(short(folder.path()).arg("--keep").output().unwrap().status.code(), Some(0));
+    let read_only = |arguments: &Command| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
+        let mounts = r#"mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" || exit 77; exec "$@""#;
+        command.arg(mounts).arg(folder.path()).arg(arguments.get_program()).args(arguments.get_args());
+        command.output().ok().filter(|output| output.status.code() != Some(77))
+    };
+    // Also where namespaces are forbidden altogether.
+    if !read_only(&Command::new("true")).is_some_and(|output| output.status.success()) {
+        return println!("skipped, since nothing can be mounted here");
+    }
+    let mut kept = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+    let engine = kept.find(|path| path.join("QUIPU").exists()).unwrap_or(folder.path().to_path_buf());
+    for command in ["inspect", "verify"] {
+        refused(&read_only(quipu().arg(command).arg(&engine)).unwrap(), "mount it for writing");
+    }
+    refused(&read_only(&short(folder.path())).unwrap(), "Read-only file system");
+    assert_eq!(quipu().arg("verify").arg(&engine).output().unwrap().status.code(), Some(0));
+}
+
 #[test]
 fn a_run_verifies_what_was_acknowledged_and_reports_it() {
     let folder = folder();

@@ -4,17 +4,19 @@ use super::effects::{self, Effects};
 use super::{SECTOR_BYTES, SplitMix64};
 
 use std::io::{Error, ErrorKind, Result};
+use std::rc::Rc;
 
 /// A change of a file that is not durable yet.
 #[derive(Clone)]
-enum Change {
+pub(super) enum Change {
     Write { offset: usize, bytes: Vec<u8> },
     Grow(usize),
     Cut(usize),
 }
 
 impl Change {
-    fn apply(&self, file: &mut Vec<u8>) {
+    pub(super) fn apply(&self, file: &mut Rc<Vec<u8>>) {
+        let file = Rc::make_mut(file);
         match self {
             Change::Write { offset, bytes } => put(file, *offset, bytes),
             Change::Grow(bytes) => file.resize(file.len().max(*bytes), 0),
@@ -31,6 +33,11 @@ fn put(file: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
     let end = offset + bytes.len();
     file.resize(file.len().max(end), 0);
     file[offset..end].copy_from_slice(bytes);
+}
+
+/// A write of which a part arrives: what [`put_torn`] makes of it, on a file of its own.
+pub(super) fn tear(file: &mut Rc<Vec<u8>>, offset: usize, bytes: &[u8], random: &mut SplitMix64) {
+    put_torn(Rc::make_mut(file), offset, bytes, random, &mut Effects::default());
 }
 
 /// Writes any subset of the sectors, or the first few of them; perhaps one of them in part, with what was there before or
@@ -68,11 +75,12 @@ fn put_torn(file: &mut Vec<u8>, offset: usize, bytes: &[u8], random: &mut SplitM
 
 /// A file's content.
 ///
-/// Invariant: `volatile` is `durable` with all of `pending` applied in order; unless a flush forgot something.
+/// Invariant: `volatile` is `durable` with all of `pending` applied in order; unless a flush forgot something. Both are
+/// shared with whoever looks at them, and copied when they change.
 #[derive(Default)]
 pub(super) struct Content {
-    volatile: Vec<u8>,
-    durable: Vec<u8>,
+    volatile: Rc<Vec<u8>>,
+    durable: Rc<Vec<u8>>,
     /// Changes since, numbered in the order in which they were made.
     pending: Vec<(u64, Change)>,
     changes: u64,
@@ -89,8 +97,18 @@ impl Content {
     }
 
     /// What any crash leaves.
-    pub(super) fn durable(&self) -> &[u8] {
+    pub(super) fn durable(&self) -> &Rc<Vec<u8>> {
         &self.durable
+    }
+
+    /// A content all of which is durable.
+    pub(super) fn of(bytes: Rc<Vec<u8>>) -> Content {
+        Content { volatile: bytes.clone(), durable: bytes, ..Content::default() }
+    }
+
+    /// The changes that are not durable yet, in the order in which they were made.
+    pub(super) fn pending(&self) -> impl Iterator<Item = &Change> {
+        self.pending.iter().map(|(_, change)| change)
     }
 
     /// Fills a buffer, or fails where the file ends before it does.
@@ -107,7 +125,8 @@ impl Content {
         }
     }
 
-    fn change(&mut self, change: Change) {
+    /// A change that becomes durable with a later sync, or by chance.
+    pub(super) fn change(&mut self, change: Change) {
         change.apply(&mut self.volatile);
         self.pending.push((self.changes, change));
         self.changes += 1;
@@ -129,7 +148,7 @@ impl Content {
 
     /// A write that is durable now, and with it a length that includes it.
     pub(super) fn write_durable(&mut self, offset: usize, bytes: &[u8]) {
-        put(&mut self.volatile, offset, bytes);
+        put(Rc::make_mut(&mut self.volatile), offset, bytes);
         // Earlier changes must not come after it in a crash. Those of the length are made durable, with
         // what was before them; of the writes after that, what it covers is dropped.
         if let Some(last) =
@@ -155,7 +174,7 @@ impl Content {
             }
         }
         self.pending = kept;
-        put(&mut self.durable, offset, bytes);
+        put(Rc::make_mut(&mut self.durable), offset, bytes);
     }
 
     /// Grows the file to at least `bytes`.
@@ -184,7 +203,7 @@ impl Content {
         let changed = !self.pending.is_empty() || self.forgot;
         self.decide(random, effects);
         if changed {
-            self.volatile.clone_from(&self.durable);
+            self.volatile = self.durable.clone();
         }
         self.forgot = false;
         self.handles = 0;
@@ -221,7 +240,7 @@ impl Content {
                 }
                 (1, Change::Write { offset, bytes }) => {
                     effects.hit(effects::CRASH_TORN);
-                    put_torn(&mut self.durable, offset, &bytes, random, effects);
+                    put_torn(Rc::make_mut(&mut self.durable), offset, &bytes, random, effects);
                 }
                 (_, change) => {
                     if matches!(change, Change::Write { .. }) {
@@ -239,8 +258,8 @@ impl Content {
             Change::Write { offset: at, bytes } => bytes.get_mut(offset.checked_sub(*at)?),
             _ => None,
         });
-        pending.chain(self.durable.get_mut(offset)).for_each(|byte| *byte ^= xor);
-        self.volatile.get_mut(offset).map(|byte| *byte ^= xor).is_some()
+        pending.chain(Rc::make_mut(&mut self.durable).get_mut(offset)).for_each(|byte| *byte ^= xor);
+        Rc::make_mut(&mut self.volatile).get_mut(offset).map(|byte| *byte ^= xor).is_some()
     }
 }
 
@@ -276,7 +295,7 @@ mod tests {
                     _ => {
                         content.sync(content.mark());
                         let durable = content.durable();
-                        assert_eq!(durable, content.volatile());
+                        assert_eq!(durable[..], *content.volatile());
                         (0..64).for_each(|i| certain[i] = durable.get(i).copied());
                     }
                 }
@@ -353,7 +372,7 @@ mod tests {
         let mark = content.mark();
         content.write(1, b"b");
         content.sync(mark);
-        assert_eq!((content.durable(), content.volatile()), (&b"a"[..], &b"ab"[..]));
+        assert_eq!((&content.durable()[..], content.volatile()), (&b"a"[..], &b"ab"[..]));
         assert!(matches!(content.pending[..], [(1, Change::Write { offset: 1, .. })]));
     }
 }

@@ -16,6 +16,8 @@ pub enum Fault {
     Short(u64),
     /// The kernel has no resources for so many calls.
     Again(u16),
+    /// A signal interrupts so many calls.
+    Interrupted(u16),
     /// The first call of a read or write transfers nothing, and gives no error.
     Zero,
     /// It completes no sooner than after so many nanoseconds.
@@ -52,7 +54,10 @@ pub enum Fault {
 impl Fault {
     /// Whether the operation completes in the end as if nothing had been.
     pub(super) fn is_benign(self) -> bool {
-        matches!(self, Fault::Short(_) | Fault::Again(_) | Fault::Late(_) | Fault::Stop(_))
+        matches!(
+            self,
+            Fault::Short(_) | Fault::Again(_) | Fault::Interrupted(_) | Fault::Late(_) | Fault::Stop(_)
+        )
     }
 }
 

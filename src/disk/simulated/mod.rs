@@ -17,6 +17,8 @@
 //! 5. A plan of faults ([`SimulatedFolder::set_faults`]) is asked about each operation; [`Fault`] says what it may
 //!    answer. What has really happened is counted ([`SimulatedFolder::effects`]), and the files that no longer hold
 //!    what was written to them are known ([`SimulatedFolder::harmed`]).
+//! 6. Where not one crash is wanted but all of them, [`SimulatedFolder::watch`] is told of every moment, with what a
+//!    power failure would leave there ([`Remains`]); each choice of it is a folder of its own.
 //!
 //! Time is virtual: it moves when operations complete, and by [`SimulatedFolder::advance`].
 //!
@@ -43,11 +45,13 @@ mod content;
 pub mod effects;
 mod fault;
 mod random;
+mod remains;
 mod state;
 mod wrong;
 
 pub use fault::{Fault, FaultSite, OpKind};
 pub use random::SplitMix64;
+pub use remains::{Fate, Moment, Remains};
 
 use super::folder::{check_name, check_offset, not_open};
 use super::progress::Progress;
@@ -232,6 +236,27 @@ impl SimulatedFolder {
     /// ```
     pub fn set_faults(&self, plan: impl FnMut(&FaultSite) -> Option<Fault> + 'static) {
         self.state.borrow_mut().faults = Some(Box::new(plan));
+    }
+
+    /// Has somebody told of each moment at which the disk changes, just before it does, with what a power failure
+    /// would leave there. It must not call back into the folder. Replaces whoever was told before.
+    pub fn watch(&self, watcher: impl FnMut(Moment, Remains) + 'static) {
+        self.state.borrow_mut().watcher = Some(Box::new(watcher));
+    }
+
+    /// Nobody is told any more.
+    pub fn unwatch(&self) {
+        self.state.borrow_mut().watcher = None;
+    }
+
+    /// What a power failure would leave now.
+    pub fn remains(&self) -> Remains {
+        self.state.borrow().remains()
+    }
+
+    /// A hash of the names that reads see now and of what is in the files.
+    pub fn digest(&self) -> u128 {
+        self.state.borrow().digest()
     }
 
     /// No more faults.

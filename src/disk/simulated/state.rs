@@ -3,6 +3,7 @@
 use super::content::Content;
 use super::effects::{self, Effects};
 use super::fault::{Fault, FaultPlan, FaultSite, OpKind};
+use super::remains::{Moment, Remains};
 use super::{SECTOR_BYTES, SimulatedClock, SplitMix64};
 use crate::disk::progress::{Next, Progress, Way};
 use crate::disk::{IoBuf, OpenHow};
@@ -14,7 +15,11 @@ use std::ops::Range;
 /// The number of a content: an inode's number, so to say.
 pub(super) type ContentId = u64;
 
+/// Told of a moment, and of what a power failure would leave just then.
+pub(super) type Watcher = Box<dyn FnMut(Moment, Remains)>;
+
 /// A change of names that is not durable yet. A rename holds its content, so that it is whole by itself.
+#[derive(Clone)]
 pub(super) enum NameChange {
     Create { name: String, content: ContentId },
     Rename { from: String, to: String, content: ContentId },
@@ -22,7 +27,7 @@ pub(super) enum NameChange {
 }
 
 impl NameChange {
-    fn apply(&self, names: &mut BTreeMap<String, ContentId>) {
+    pub(super) fn apply(&self, names: &mut BTreeMap<String, ContentId>) {
         match self {
             NameChange::Create { name, content } => drop(names.insert(name.clone(), *content)),
             NameChange::Rename { from, to, content } => {
@@ -52,7 +57,7 @@ impl NameChange {
         }
     }
 
-    fn content(&self) -> Option<ContentId> {
+    pub(super) fn content(&self) -> Option<ContentId> {
         match self {
             NameChange::Create { content, .. } | NameChange::Rename { content, .. } => Some(*content),
             NameChange::Remove { .. } => None,
@@ -121,14 +126,14 @@ pub(super) struct Flight {
 pub(super) struct State {
     pub(super) clock: SimulatedClock,
     pub(super) contents: BTreeMap<ContentId, Content>,
-    contents_made: u64,
+    pub(super) contents_made: u64,
 
     pub(super) names: BTreeMap<String, ContentId>,
-    durable_names: BTreeMap<String, ContentId>,
+    pub(super) durable_names: BTreeMap<String, ContentId>,
     pub(super) pending_names: Vec<(u64, NameChange)>,
     name_changes: u64,
 
-    flights: BTreeMap<u64, Flight>,
+    pub(super) flights: BTreeMap<u64, Flight>,
     flights_made: u64,
     disks_made: u64,
     /// Crashes so far. A disk from before the last one is dead.
@@ -136,6 +141,7 @@ pub(super) struct State {
 
     pub(super) capacity: Option<u64>,
     pub(super) faults: Option<FaultPlan>,
+    pub(super) watcher: Option<Watcher>,
     /// Nothing completes before.
     stopped_until: u64,
     pub(super) effects: Effects,
@@ -198,6 +204,7 @@ impl State {
 
     /// Takes an operation in flight.
     pub(super) fn submit(&mut self, mut flight: Flight) {
+        self.watched(Moment::Submission(flight.kind));
         self.flights_made += 1;
         if let (Ok(work), Some(plan)) = (&flight.work, &mut self.faults) {
             let site = FaultSite::new(self.flights_made, flight.kind, work, flight.buf.as_ref(), &self.names);
@@ -215,9 +222,18 @@ impl State {
         self.flights.insert(self.flights_made, flight);
     }
 
+    /// Tells whoever watches what a power failure would leave now.
+    fn watched(&mut self, moment: Moment) {
+        if let Some(mut watcher) = self.watcher.take() {
+            watcher(moment, self.remains());
+            self.watcher = Some(watcher);
+        }
+    }
+
     /// Lets an operation take its effect and answers it with the outcome; `None` where it goes on, and for an unknown
     /// number.
     pub(super) fn land(&mut self, number: u64, random: &mut SplitMix64) -> Option<(Flight, Result<Effect>)> {
+        self.watched(Moment::Completion(self.flights.get(&number)?.kind));
         let mut flight = self.flights.remove(&number)?;
         if self.flights.range(..number).any(|(_, other)| other.disk == flight.disk) {
             self.effects.hit(effects::RING_ORDER);
@@ -252,13 +268,17 @@ impl State {
         let fault = flight.fault.take();
         match fault {
             None => {}
-            Some(Fault::Again(times)) => {
+            Some(fault @ (Fault::Again(times) | Fault::Interrupted(times))) => {
                 self.effects.hit(effects::RING_AGAIN);
-                flight.fault = (times > 1).then(|| Fault::Again(times - 1));
-                if flight.progress.retries(Errno::AGAIN) {
+                let (errno, next) = match fault {
+                    Fault::Interrupted(_) => (Errno::INTR, Fault::Interrupted(times.saturating_sub(1))),
+                    _ => (Errno::AGAIN, Fault::Again(times.saturating_sub(1))),
+                };
+                flight.fault = (times > 1).then_some(next);
+                if flight.progress.retries(errno) {
                     return Called::Again;
                 }
-                return Called::Over(Err(Errno::AGAIN.into()));
+                return Called::Over(Err(errno.into()));
             }
             Some(Fault::Late(nanos)) => self.effects.hit(match nanos >= 1_000_000_000 {
                 true => effects::TIME_SLOW,
@@ -333,7 +353,7 @@ impl State {
         self.name_changes
     }
 
-    fn change_names(&mut self, change: NameChange) {
+    pub(super) fn change_names(&mut self, change: NameChange) {
         change.apply(&mut self.names);
         self.pending_names.push((self.name_changes, change));
         self.name_changes += 1;

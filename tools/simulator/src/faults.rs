@@ -247,6 +247,28 @@ impl Background {
     }
 }
 
+/// A fault of the call with this number, and of those after it if so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pinned {
+    /// The number of the call since the disk was made, from 1 on.
+    pub number: u64,
+    /// What goes wrong.
+    pub fault: Fault,
+    /// With which.
+    pub scope: Scope,
+}
+
+/// With which calls something goes wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// With one.
+    Once,
+    /// From then on with all of its kind, until the disk is healed.
+    Kind,
+    /// From then on with all.
+    All,
+}
+
 struct Armed {
     event: FaultEvent,
     left: u16,
@@ -276,6 +298,9 @@ pub struct Injector {
     armed: Vec<Armed>,
     background: Background,
     random: Option<SplitMix64>,
+    pinned: Option<(Pinned, Option<OpKind>)>,
+    /// The kinds of the calls so far, where that is asked for.
+    pub calls: Option<Vec<OpKind>>,
     /// What has gone wrong so far, that was not made good.
     pub fired: u64,
     /// What has failed since the session began.
@@ -301,13 +326,45 @@ impl Injector {
         self.armed.push(Armed { event, left: event.skip, fired: false, random: SplitMix64::new(event.seed) });
     }
 
-    /// The disk is well from now on.
+    /// A fault waits for the call with its number.
+    pub fn pin(&mut self, pinned: Pinned) {
+        self.pinned = Some((pinned, None));
+    }
+
+    /// Whether the call with the number that was pinned has not come yet.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.pinned, Some((_, None)))
+    }
+
+    /// The disk is well from now on. What waits for its number goes on waiting.
     pub fn heal(&mut self) {
         self.armed.clear();
+        self.pinned = self.pinned.filter(|(_, kind)| kind.is_none());
+    }
+
+    fn ask_pinned(&mut self, site: &FaultSite) -> Option<Fault> {
+        let (pinned, kind) = self.pinned.as_mut()?;
+        let goes_wrong = match (pinned.scope, *kind) {
+            (_, None) => site.number >= pinned.number,
+            (Scope::Once, Some(_)) => false,
+            (Scope::Kind, Some(kind)) => kind == site.kind,
+            (Scope::All, Some(_)) => true,
+        };
+        if goes_wrong {
+            kind.get_or_insert(site.kind);
+            self.fired += 1;
+        }
+        goes_wrong.then_some(pinned.fault)
     }
 
     /// What goes wrong with an operation.
     pub fn ask(&mut self, site: &FaultSite) -> Option<Fault> {
+        if let Some(calls) = &mut self.calls {
+            calls.resize(calls.len().max(site.number as usize), site.kind);
+        }
+        if let Some(fault) = self.ask_pinned(site) {
+            return Some(fault);
+        }
         for at in 0..self.armed.len() {
             let armed = &mut self.armed[at];
             if !armed.event.matches(site) {

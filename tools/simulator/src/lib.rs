@@ -8,11 +8,17 @@
 //! 4. [`shrink`] drops what a failure does not need.
 //! 5. [`planted`] tests the tester: known bugs, each of which it must find.
 //!
+//! 5. [`exhaustive`] tries all crashes of the small fixed [`histories`], [`calls`] all failing calls; [`whole`] is the
+//!    command for both.
+//!
 //! The tests of the engine share [`model`], [`choices`] and [`invariants`].
 
+pub mod calls;
 pub mod choices;
 pub mod coverage;
+pub mod exhaustive;
 pub mod faults;
+pub mod histories;
 pub mod invariants;
 pub mod model;
 pub mod plan;
@@ -23,4 +29,5 @@ pub mod run;
 mod sessions;
 pub mod shrink;
 mod twin;
+pub mod whole;
 pub mod world;

@@ -8,6 +8,7 @@ use quipu_simulator::plan::Plan;
 use quipu_simulator::planted;
 use quipu_simulator::run::{Failure, run};
 use quipu_simulator::shrink::shrink;
+use quipu_simulator::whole;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 #[command(name = "simulator", args_conflicts_with_subcommands = true)]
 struct Options {
     #[command(subcommand)]
-    command: Option<Planted>,
+    command: Option<Command>,
     /// For so many seconds (10, where no count of seeds is given).
     #[arg(long)]
     seconds: Option<u64>,
@@ -48,7 +49,7 @@ struct Options {
 }
 
 #[derive(Subcommand, Clone, Debug)]
-enum Planted {
+enum Command {
     /// Plants known bugs in a copy of the source, one after another, and looks whether each is found. Needs the
     /// repository that this was built from, git and cargo.
     Planted {
@@ -62,6 +63,9 @@ enum Planted {
         #[arg(long)]
         scratch: Option<PathBuf>,
     },
+    /// Goes through small fixed histories: crashes at every moment with every choice of what persists, and every call to
+    /// the disk failing in every way.
+    Exhaustive(whole::Options),
 }
 
 /// The commit of the source.
@@ -69,15 +73,19 @@ const COMMIT: &str = env!("SIMULATOR_COMMIT");
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    if let Some(Planted::Planted { bug, minutes, scratch }) = &options.command {
-        return match planted::plant(bug, *minutes, scratch.as_deref()) {
-            Ok(0) => ExitCode::SUCCESS,
-            Ok(_) => ExitCode::FAILURE,
-            Err(trouble) => {
-                eprintln!("{trouble}");
-                ExitCode::FAILURE
-            }
-        };
+    match &options.command {
+        None => {}
+        Some(Command::Exhaustive(options)) => return whole::main(options),
+        Some(Command::Planted { bug, minutes, scratch }) => {
+            return match planted::plant(bug, *minutes, scratch.as_deref()) {
+                Ok(0) => ExitCode::SUCCESS,
+                Ok(_) => ExitCode::FAILURE,
+                Err(trouble) => {
+                    eprintln!("{trouble}");
+                    ExitCode::FAILURE
+                }
+            };
+        }
     }
     let fresh = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let first = options.seed.unwrap_or_else(|| fresh.map_or(0, |since| since.as_secs() << 24));

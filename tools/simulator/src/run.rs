@@ -49,7 +49,7 @@ fn take_note_of_panics() {
     });
 }
 
-fn perform(world: &mut World<'_>, action: &Action) {
+pub(crate) fn perform(world: &mut World<'_>, action: &Action) {
     match action {
         Action::Commit { route, buffered, step } => world.commit(*route, *buffered, step),
         Action::Turns(turns) => {
@@ -75,10 +75,8 @@ fn perform(world: &mut World<'_>, action: &Action) {
 ///
 /// What went wrong.
 pub fn run(plan: &Plan) -> Result<Coverage, Failure> {
-    take_note_of_panics();
     let mut at = 0;
-    CATCHING.set(true);
-    let result = catch_unwind(AssertUnwindSafe(|| {
+    let result = caught(|| {
         // Not dropped after a panic: what was borrowed then may not be dropped.
         let mut world = ManuallyDrop::new(World::new(plan));
         for action in &plan.actions {
@@ -89,11 +87,23 @@ pub fn run(plan: &Plan) -> Result<Coverage, Failure> {
             }
         }
         ManuallyDrop::into_inner(world).finish()
-    }));
+    });
+    result.map_err(|failure| Failure { action: at, ..failure })
+}
+
+/// Does something that panics where a promise is broken.
+///
+/// # Errors
+///
+/// The panic; at no action.
+pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Failure> {
+    take_note_of_panics();
+    CATCHING.set(true);
+    let result = catch_unwind(AssertUnwindSafe(work));
     CATCHING.set(false);
     let caught = CAUGHT.take();
     result.map_err(|_| {
         let (message, place) = caught.unwrap_or_default();
-        Failure { message, place, action: at }
+        Failure { message, place, action: 0 }
     })
 }

@@ -12,19 +12,23 @@ use crate::faults::{Background, Harm};
 use crate::model::PATHS;
 use crate::plan::{End, Reopen};
 use crate::world::{Session, TROUBLED_TURNS, World};
+use quipu::disk::SimulatedOptions;
 use quipu::disk::simulated::SplitMix64;
 use quipu::levels::Commit;
 use quipu::simulation::{SimulatedShard, Tuning};
 use quipu::{Bytes, Directory, Options, Result};
 
 /// Files far smaller than users can ask for, so that there are many.
-const TUNING: Tuning = Tuning { manifest_bytes: 32 << 10, part_bytes: Some(8 << 10) };
+pub(crate) const TUNING: Tuning = Tuning { manifest_bytes: 32 << 10, part_bytes: Some(8 << 10) };
+
+/// More steps than any opening takes.
+const STEPS_MAX: u64 = 1_000_000;
 
 /// What may be found when a shard is opened again.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
-    least: Commit,
-    most: Commit,
+    pub(crate) least: Commit,
+    pub(crate) most: Commit,
 }
 
 impl Bounds {
@@ -131,11 +135,8 @@ impl World<'_> {
         let shard = loop {
             let fired = self.injector.borrow().fired;
             let mut opening = self.begin(random, &options);
-            let opened = loop {
-                if let Some(opened) = opening.step() {
-                    break opened;
-                }
-            };
+            let opened = (0..STEPS_MAX).find_map(|_| opening.step());
+            let Some(opened) = opened else { panic!("the shard does not come to be open") };
             match opened {
                 Ok(shard) => break shard,
                 Err(error) => {
@@ -221,7 +222,11 @@ impl World<'_> {
     fn begin(&self, random: &mut SplitMix64, options: &Options) -> quipu::simulation::Opening {
         let mut disk = choices::disk(random);
         disk.queue_entries = *choices::pick(random, &[usize::MAX, usize::MAX, 1, 3, 8]);
-        self.injector.borrow_mut().session(Background::new(random), random.next_u64());
+        let mut background = Background::new(random);
+        if self.calm {
+            (disk, background) = (calm_disk(), Background::default());
+        }
+        self.injector.borrow_mut().session(background, random.next_u64());
         match SimulatedShard::begin_tuned(&self.folder, disk, options, TUNING) {
             Ok(opening) => opening,
             Err(error) => panic!("the options are good: {error}"),
@@ -318,6 +323,11 @@ impl World<'_> {
         self.folder.clear_faults();
         self.coverage
     }
+}
+
+/// A disk without moods: what is in flight completes in its order.
+pub(crate) fn calm_disk() -> SimulatedOptions {
+    SimulatedOptions { in_order: true, operation_nanos: 1000..=1000, ..SimulatedOptions::default() }
 }
 
 /// Entries, short enough to print.

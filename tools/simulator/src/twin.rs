@@ -1,19 +1,18 @@
 //! The twin: the same commits on a shard that ran without faults, crashes or reordering. Its files must be the same.
 
 use crate::model::Step;
-use quipu::disk::{SimulatedFolder, SimulatedOptions};
+use crate::sessions::calm_disk;
+use quipu::disk::SimulatedFolder;
 use quipu::simulation::{SimulatedShard, Tuning};
 use quipu::{Batch, Options, SegmentInfo, SegmentKind};
 
 /// The files that the arithmetic asks for.
-fn lasting(shard: &SimulatedShard) -> Vec<SegmentInfo> {
+pub(crate) fn lasting(shard: &SimulatedShard) -> Vec<SegmentInfo> {
     shard.segments().into_iter().filter(|info| info.kind != SegmentKind::Spill).collect()
 }
 
 fn open(folder: &SimulatedFolder, options: &Options, tuning: Tuning) -> SimulatedShard {
-    let disk =
-        SimulatedOptions { in_order: true, operation_nanos: 1000..=1000, ..SimulatedOptions::default() };
-    let opened = SimulatedShard::begin_tuned(folder, disk, options, tuning).and_then(|mut opening| {
+    let opened = SimulatedShard::begin_tuned(folder, calm_disk(), options, tuning).and_then(|mut opening| {
         loop {
             if let Some(opened) = opening.step() {
                 return opened;
@@ -25,6 +24,12 @@ fn open(folder: &SimulatedFolder, options: &Options, tuning: Tuning) -> Simulate
 
 /// Compares the files of a settled shard with those of its twin.
 pub(crate) fn compare(options: &Options, steps: &[Step], tuning: Tuning, shard: &SimulatedShard) {
+    let (ours, theirs) = (lasting(shard), files(options, steps, tuning));
+    assert_eq!(ours, theirs, "the files after {} commits, and the twin's", steps.len());
+}
+
+/// The files after some commits, on a shard that runs undisturbed.
+pub(crate) fn files(options: &Options, steps: &[Step], tuning: Tuning) -> Vec<SegmentInfo> {
     let folder = SimulatedFolder::new();
     let mut twin = open(&folder, options, tuning);
     for (at, step) in steps.iter().enumerate() {
@@ -58,7 +63,7 @@ pub(crate) fn compare(options: &Options, steps: &[Step], tuning: Tuning, shard: 
         }
     }
     twin.settle();
-    let (ours, theirs) = (lasting(shard), lasting(&twin));
-    assert_eq!(ours, theirs, "the files after {} commits, and the twin's", steps.len());
+    let files = lasting(&twin);
     twin.kill();
+    files
 }

@@ -106,6 +106,8 @@ pub struct World<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) options: Options,
     pub(crate) folder: SimulatedFolder,
+    /// The disk does nothing of itself: no call is short or slow, and all complete in their order.
+    pub(crate) calm: bool,
     /// The state after each commit; the first is that before any.
     pub(crate) states: Vec<Model>,
     /// The step of each commit but the one before any.
@@ -127,10 +129,18 @@ pub struct World<'a> {
 impl<'a> World<'a> {
     /// An empty folder, and the shard of a plan opened on it.
     pub fn new(plan: &'a Plan) -> World<'a> {
-        let mut world = World {
+        let mut world = World::closed(plan, plan.options(), SimulatedFolder::new());
+        world.open(&plan.open, Bounds::NOTHING);
+        world
+    }
+
+    /// A folder, and no shard opened on it.
+    pub(crate) fn closed(plan: &'a Plan, options: Options, folder: SimulatedFolder) -> World<'a> {
+        let world = World {
             plan,
-            options: plan.options(),
-            folder: SimulatedFolder::new(),
+            options,
+            folder,
+            calm: false,
             states: vec![Model::default()],
             steps: Vec::new(),
             changed: Commit::ZERO,
@@ -144,7 +154,6 @@ impl<'a> World<'a> {
         };
         let injector = world.injector.clone();
         world.folder.set_faults(move |site| injector.borrow_mut().ask(site));
-        world.open(&plan.open, Bounds::NOTHING);
         world
     }
 
@@ -538,7 +547,7 @@ impl<'a> World<'a> {
 /// Whether an error says that the disk refused something.
 fn is_failure(error: &Error) -> bool {
     match error {
-        Error::Io { .. } | Error::NoSpace { .. } => true,
+        Error::Io { .. } | Error::NoSpace { .. } | Error::ReadOnly { .. } => true,
         Error::Poisoned { source, .. } => is_failure(source),
         _ => false,
     }

@@ -8,7 +8,7 @@
 //!    second ([`progress`]). A [`sweep`] runs many rates to find the highest ([`search`]).
 //! 3. The engine is closed and reopened, and all that was acknowledged is read back ([`verify`]).
 //! 4. The report ([`report`]) is printed ([`text`]) and, where asked for, written as JSON, as a page with plots
-//!    ([`html`], [`plots`]) and as histograms ([`hdr`]). [`compare`] lays two JSON reports side by side.
+//!    ([`html`], [`plots`]) and as histograms ([`hdr`]); a [`flamegraph`] shows where the time went. [`compare`] lays two JSON reports side by side.
 //!
 //! It promises that what it counts was acknowledged by the engine, and that it notices where a read or the content
 //! after reopening is not what was acknowledged: exit code 1.
@@ -22,6 +22,7 @@ mod dataset;
 mod device;
 mod draw;
 mod engine_stats;
+mod flamegraph;
 mod generator;
 mod hdr;
 mod html;
@@ -51,6 +52,7 @@ use crate::failure::Failure;
 use crate::out::say;
 use crate::units;
 use dataset::{Dataset, SLOT_BYTES};
+use flamegraph::Sampler;
 use key::Shape;
 use options::BenchOptions;
 use outputs::Outputs;
@@ -58,6 +60,7 @@ use place::RunFolder;
 use quipu::Engine;
 use report::{EngineReport, Recovery, Report};
 use session::Session;
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -73,7 +76,7 @@ pub(crate) fn run(mut options: BenchOptions) -> Result<(), Failure> {
     let interrupted = on_interrupt()?;
     let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let folder = RunFolder::create(options.path.as_deref(), options.keep)?;
-    let (engine, outputs, mut session) = match prepare(&options, folder.path(), &interrupted) {
+    let (engine, mut outputs, mut session) = match prepare(&options, folder.path(), &interrupted) {
         Ok(prepared) => prepared,
         Err(failure) => {
             folder.abandon();
@@ -107,7 +110,12 @@ pub(crate) fn run(mut options: BenchOptions) -> Result<(), Failure> {
         memory_peak_bytes: 0,
     };
     introduce(&report);
+    let sampled = outputs.flamegraph.take().map(|(file, path)| (Sampler::start(), file, path));
+    if let Some((Ok(Sampler { fallback: Some(why), .. }), ..)) = &sampled {
+        eprintln!("quipu: --flamegraph: perf cannot be used ({why}), so the kernel's part will be missing");
+    }
     session.drive(&engine, &directories, &mut report);
+    let drawn = sampled.map(|(sampler, file, path)| draw(sampler, &file, &path));
     report.interrupted = session.interrupted();
     drop(directories);
     close_and_verify(&session, engine, folder.path(), &mut report);
@@ -121,6 +129,9 @@ pub(crate) fn run(mut options: BenchOptions) -> Result<(), Failure> {
     }
     drop(folder);
     outputs.write(&report, &text)?;
+    if let Some(drawn) = drawn {
+        say(drawn?);
+    }
     match (&report.failure, report.passed()) {
         (_, true) => Ok(()),
         (Some(failure), false) => Err(Failure::run(failure)),
@@ -169,6 +180,14 @@ fn prepare(
     })?;
     let session = Session { dataset: Arc::new(dataset), interrupted: interrupted.clone(), phase: 0 };
     Ok((engine, outputs, session))
+}
+
+/// Draws the flame graph. Answers what is to be said of it.
+fn draw(sampler: Result<Sampler, Failure>, file: &File, path: &Path) -> Result<String, Failure> {
+    let cannot = |error| Failure::run(format!("cannot write {}: {error}", path.display()));
+    file.set_len(0).map_err(cannot)?;
+    let drawn = sampler?.draw(file, "quipu bench")?;
+    Ok(format!("flame graph in {}: {drawn}", path.display()))
 }
 
 /// Says what is about to be measured.

@@ -150,6 +150,10 @@ pub(crate) struct BenchOptions {
     #[arg(long, value_name = "FOLDER", help_heading = "Output")]
     #[serde(serialize_with = "as_text")]
     pub(crate) histograms: Option<PathBuf>,
+    /// Sample where the threads spend their time, and draw it as a flame graph (SVG); by perf, where it can be used
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    #[serde(serialize_with = "as_text")]
+    pub(crate) flamegraph: Option<PathBuf>,
     /// Folder for the data [default: quipu-data beside the build]. Each run makes a folder of its own in it
     #[arg(long, value_name = "FOLDER", help_heading = "Output")]
     #[serde(serialize_with = "as_text")]

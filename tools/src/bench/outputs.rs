@@ -14,6 +14,8 @@ pub(crate) struct Outputs {
     json: Option<(File, PathBuf)>,
     html: Option<(File, PathBuf)>,
     histograms: Option<PathBuf>,
+    /// Drawn when the last phase has ended.
+    pub(crate) flamegraph: Option<(File, PathBuf)>,
 }
 
 impl Outputs {
@@ -33,6 +35,7 @@ impl Outputs {
             json: file(&options.json)?,
             html: file(&options.html)?,
             histograms: options.histograms.clone(),
+            flamegraph: file(&options.flamegraph)?,
         };
         if let Some(folder) = &outputs.histograms {
             fs::create_dir_all(folder).map_err(|error| cannot(folder, error))?;

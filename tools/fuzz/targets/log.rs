@@ -1,0 +1,4 @@
+//! Fuzzes the target `log` of the engine's `fuzzing` module.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| quipu::fuzzing::run("log", data));
