@@ -38,6 +38,8 @@ pub enum Hold {
     Newest(Route),
     /// As of a commit: so many thousandths of the newest one's number.
     AsOf(Route, u16),
+    /// As of the oldest commit from which on every one is retained.
+    Oldest(Route),
     /// As of the last commit below that which ends in so many zeros.
     AsOfAligned(Route, u16, u8),
 }
@@ -338,9 +340,10 @@ impl Plan {
                 }
                 if random.chance(reads_percent / 4) {
                     let route = self::route(random);
-                    actions.push(Action::Hold(match random.below(3) {
+                    actions.push(Action::Hold(match random.below(4) {
                         0 => Hold::Newest(route),
-                        1 => Hold::AsOf(route, random.below(1010) as u16),
+                        1 => Hold::Oldest(route),
+                        2 => Hold::AsOf(route, random.below(1010) as u16),
                         _ => Hold::AsOfAligned(route, random.below(1010) as u16, 1 + random.below(4) as u8),
                     }));
                 }

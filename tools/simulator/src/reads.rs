@@ -4,7 +4,7 @@
 //! taken up, which for a read through the mailbox lies between the newest one when it was asked and the
 //! newest one when it was answered.
 
-use crate::model::Model;
+use crate::model::{Model, PATHS};
 use crate::plan::{Hold, Keys, Route, ScanOf, View, What};
 use crate::retained::retained;
 use crate::world::{Cell, World};
@@ -224,6 +224,27 @@ impl World<'_> {
     /// Begins a read, and perhaps waits for it.
     pub(crate) fn read(&mut self, view: View, what: &What, wait: bool) {
         let source = self.source(view);
+        self.read_from(source, what, wait);
+    }
+
+    /// Reads all of a snapshot. What a merge has let go of too early is seldom what a single read asks for.
+    fn read_all(&mut self, held: &Held) {
+        for path in PATHS {
+            let all = ScanOf {
+                path,
+                keys: Keys::All,
+                reverse: false,
+                limit: None,
+                other_percent: 0,
+                pause_percent: 0,
+                abandon_after: None,
+                seed: 0,
+            };
+            self.read_from(Source::Held(held.clone()), &What::Scan(all), true);
+        }
+    }
+
+    fn read_from(&mut self, source: Source, what: &What, wait: bool) {
         self.coverage.hit(match (&source, what) {
             (Source::Held(_), _) => "read: of a snapshot",
             (_, What::Get(..)) => "read: get",
@@ -343,6 +364,12 @@ impl World<'_> {
         let (route, asked) = match hold {
             Hold::Newest(route) => (route, None),
             Hold::AsOf(route, share) => (route, Some(Commit(newest.0 * u64::from(share) / 1000))),
+            Hold::Oldest(route) => {
+                let divisor = self.divisor();
+                let kept = retained(&self.retentions, divisor, newest);
+                let oldest = kept.iter().rposition(|kept| !kept).map_or(0, |missing| missing + 1);
+                (route, Some(Commit(oldest as u64).min(newest)))
+            }
             Hold::AsOfAligned(route, share, zeros) => {
                 let unit = u64::from(self.divisor().get()).pow(u32::from(zeros));
                 let near = newest.0 * u64::from(share) / 1000;
@@ -383,6 +410,7 @@ impl World<'_> {
                 assert_eq!(held.commit(), asked);
                 assert!(doubtful || retained(asked).0, "{asked} is answered, and not retained at {newest}");
                 self.coverage.hit("read: as of, retained");
+                self.read_all(&held);
                 self.push_held(held);
             }
             (Ok(held), None) => {
