@@ -4,6 +4,9 @@ use crate::limits::PAGE_BYTES;
 use bytemuck::{Pod, Zeroable};
 use std::ops::{Deref, DerefMut};
 
+/// A page that was never written since its file was made and filled with zeros.
+pub(crate) const PAGE_BLANK: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
+
 /// One page, aligned as `O_DIRECT` wants it.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(4096))]

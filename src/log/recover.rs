@@ -15,6 +15,7 @@ use super::files::{self, DURABLE, LogFile, Source, slot_name, slot_of};
 use super::format::{FileHeader, GROUP_HEADER_BYTES, GroupHead, Identity, VERSION};
 use super::plan::{GroupAt, Plan, Scanned, plan};
 use super::{Active, Full, Log, LogOptions};
+use crate::disk::buffer::PAGE_BLANK;
 use crate::disk::io::Io;
 use crate::disk::{IoBuf, Op};
 use crate::error::{Error, Result};
@@ -30,8 +31,6 @@ const READ_BYTES: u64 = 1024 * 1024;
 const READS_AHEAD: usize = 4;
 
 const PAGE: u64 = PAGE_BYTES as u64;
-/// A page that was never written since its file was made.
-const NOTHING: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
 
 /// A file, read through a window that moves forward.
 struct Window<'a> {
@@ -95,7 +94,7 @@ async fn scan(io: &Io, identity: Identity, file: &LogFile) -> Result<Scanned> {
     let mut offset = PAGE;
     while offset + PAGE <= file.bytes {
         let mut group = group_at(&mut window, offset, seed).await?;
-        if group.is_none() && window.at(offset, PAGE).await? != NOTHING {
+        if group.is_none() && window.at(offset, PAGE).await? != PAGE_BLANK {
             // What ends the log is cut off. So that one bit read wrongly, once, is not taken for that: read again.
             group = group_at(&mut Window::once(io, file), offset, seed).await?;
         }

@@ -24,6 +24,7 @@ pub(crate) mod fuzzing;
 #[allow(clippy::expect_used)] // a test that cannot go on says why
 mod tests;
 
+use crate::disk::buffer::PAGE_BLANK;
 use crate::disk::io::Io;
 use crate::disk::{FileId, IoBuf, Op, OpenHow};
 use crate::error::{Error, Result};
@@ -347,11 +348,7 @@ async fn read(io: &Io, identity: Identity, generation: u64) -> Result<(Tail, Sta
     let bytes = once().await?;
     let (mut end, mut state) = decode(&bytes, &name, identity, generation)?;
     // What ends the manifest is taken for torn. So that one bit read wrongly, once, is not: read again.
-    if bytes[end.offset as usize..]
-        .chunks(PAGE_BYTES)
-        .next()
-        .is_some_and(|page| page.iter().any(|&byte| byte != 0))
-    {
+    if bytes[end.offset as usize..].chunks(PAGE_BYTES).next().is_some_and(|page| page != PAGE_BLANK) {
         let (again, state_again) = decode(&once().await?, &name, identity, generation)?;
         if again.number > end.number {
             (end, state) = (again, state_again);

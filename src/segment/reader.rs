@@ -303,11 +303,7 @@ impl Segment {
             return Err(self.damaged(file_bytes.min(self.meta.file_bytes), why));
         }
         debug_assert!(offset + bytes <= file_bytes);
-        if buf.is_empty() {
-            buf = IoBuf::zeroed(bytes as usize);
-        } else {
-            buf.resize(bytes as usize);
-        }
+        buf.resize(bytes as usize);
         probes::block_read_started(offset, bytes);
         Ok(self.file.start_read(file, offset, buf))
     }
