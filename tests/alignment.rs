@@ -1,5 +1,5 @@
-//! Alignment: every segment of a window holds exactly one window of its level, the base ends on a boundary of its
-//! level, and spills are private to a window whose carry is not installed.
+//! Alignment: every segment of a window holds exactly one window of its level, and spills are private to a window whose
+//! carry is not installed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -8,12 +8,11 @@ mod common;
 use common::*;
 use quipu::disk::SimulatedFolder;
 use quipu::disk::simulated::SplitMix64;
-use quipu::levels::Commit;
 use quipu::simulation::SimulatedShard;
 use quipu_simulator::invariants::{check_alignment, check_settled_alignment};
 
 fn check(shard: &SimulatedShard) {
-    check_alignment(shard, &shard.picture(), Commit::ZERO, false);
+    check_alignment(shard, &shard.picture(), false);
 }
 
 #[test]
@@ -34,7 +33,7 @@ fn files_hold_whole_windows() {
                 continue;
             }
             runner.settle();
-            check_settled_alignment(&runner.shard, &runner.shard.picture(), Commit::ZERO);
+            check_settled_alignment(&runner.shard, &runner.shard.picture());
             break;
         }
     });

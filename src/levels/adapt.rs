@@ -1,17 +1,24 @@
-//! How the flush level and the base's level follow the sizes of the commits.
+//! How the flush level and the base's level follow the sizes of the commits, and when the base is folded.
 //!
-//! Both rules read only the commits' numbers and logical bytes (never a clock, nor how far a merge got), and act
-//! only at boundaries at which every digit that the change would disturb is zero:
+//! The rules read only the commits' numbers and logical bytes (never a clock, nor how far a merge got), and act only
+//! at boundaries of the flush level:
 //!
 //! 1. At a boundary `n` of the flush level the memtable is empty and all digits below are zero. Any lower level
 //!    can take over there; the next higher one can where its digit is zero too, so the memtable would be empty.
-//! 2. At a fold the base ends at `n`, a boundary of the base's level. The level below can take over there; the
-//!    next higher one can where `n` is its boundary too, since the base must end on one.
-//! 3. The flush level grows past the base's level only from equality, so its boundary `n` is also a fold,
+//! 2. At a boundary of the base's level all that was committed since the base's end is folded into it, where that
+//!    is at least one part in `base_ratio` of the base. Where it is less, a fold would cost more than it is worth:
+//!    a segment is made as at any other boundary, and the base's level grows by one. So small commits that come after
+//!    large ones cause no fold before they have come to as much as the large ones, and a base that grows moves its
+//!    level up without one.
+//! 3. The base's level falls by one at a fold where windows of the level below would hold enough even of all that
+//!    the base may have after it. Between folds it falls to what the sizes ask for once far more has come
+//!    together than a fold needs: large commits after small ones.
+//! 4. The flush level grows past the base's level only from equality, so its boundary is one of the base's too,
 //!    and the base's level follows it at that same `n`.
 //!
-//! Promises: after every change `flush_level <= base_level`, the base ends on a boundary of its level, and the
-//! memtable begins on one of the flush level.
+//! Promises: after every change `flush_level <= base_level`, and the memtable begins on a boundary of the flush
+//! level. Since the base's level is that of a boundary at which the base was folded, plus one for each time that too
+//! little had come together, the base ends on a boundary of the level that it had then.
 
 use super::cover::{Carry, Shape};
 use super::number::{Commit, Divisor, Level};
@@ -33,12 +40,14 @@ pub struct Budget {
 pub struct Measured {
     /// Of the window of the flush level that just closed.
     pub flush_bytes: u64,
-    /// Of the window of the base's level that just closed (read only at its boundaries).
+    /// Of all commits since the base's end.
     pub window_bytes: u64,
-    /// Of the base as the fold *before* this one left it (and of segments older than the window that closed, as there
-    /// are when a base is first made of a long history). The fold that falls due now is not done yet, and the
-    /// levels must not depend on when it will be; the one before is always installed by now.
+    /// Of the base as the fold before left it; read only at boundaries of the base's level, by which that fold is
+    /// always installed. (The fold that falls due now is not done yet, and the levels must not depend on when it
+    /// will be.)
     pub base_bytes: u64,
+    /// The most that the base can have once every due fold is done. Known at any commit.
+    pub base_bytes_max: u64,
 }
 
 /// The flush level from boundary `n` of the current one on, given the logical bytes of the window just closed.
@@ -67,66 +76,75 @@ pub fn next_flush_level(
     if grows { current.above() } else { level }
 }
 
-/// The base's level from fold `n` on: the smallest, from the (new) flush level up, whose window is estimated to
-/// hold at least `base_bytes / ratio`. It moves by one at a time, and grows only where `n` is a boundary of the level
-/// above. (Falling by more would leave the fold due at `n`, sized for the old level, too little time.)
+/// What becomes of the base at a boundary of the flush level.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BaseStep {
+    /// Whether all that was committed up to it is folded.
+    pub folds: bool,
+    /// The base's level from it on.
+    pub level: Level,
+}
+
+/// Whether the base is folded at boundary `n` of the flush level, and its level from there on.
 ///
-/// `window_bytes` are those of the window of the current level that `n` closes, `base_bytes` as in [`Measured`].
+/// `shape` is the one before `n`, whose base has the level `current`; `flush_level` the one from `n` on.
 pub fn next_base_level(
-    divisor: Divisor,
+    shape: &Shape,
     current: Level,
     flush_level: Level,
     n: Commit,
-    window_bytes: u64,
-    base_bytes: u64,
+    measured: &Measured,
     ratio: u32,
-) -> Level {
-    debug_assert!(divisor.aligned(n, current) && divisor.aligned(n, flush_level));
-    let ratio_of_window = u128::from(window_bytes.max(1)) * u128::from(ratio.max(1));
-    let holds = |level: &Level| {
-        let apart = u128::from(divisor.pow(Level(level.0.abs_diff(current.0))));
-        if *level >= current {
-            ratio_of_window.saturating_mul(apart) >= u128::from(base_bytes)
-        } else {
-            ratio_of_window >= u128::from(base_bytes).saturating_mul(apart)
-        }
+) -> BaseStep {
+    let divisor = shape.divisor;
+    debug_assert!(divisor.aligned(n, shape.flush_level) && divisor.aligned(n, flush_level));
+    let Measured { flush_bytes, window_bytes, base_bytes, base_bytes_max } = *measured;
+    // Whether windows of `level` hold a part of `base` that is worth a fold, where `bytes` came in `commits`.
+    let holds = |level: Level, bytes: u64, commits: u64, base: u64| {
+        let of_window = u128::from(bytes.max(1)) * u128::from(ratio.max(1));
+        of_window.saturating_mul(divisor.pow(level).into()) >= u128::from(base) * u128::from(commits)
     };
-    let max = divisor.level_max().max(flush_level);
-    let wanted = (flush_level.0..=max.0).map(Level).find(holds).unwrap_or(max);
-    match wanted {
-        _ if wanted < current => Level(current.0 - 1),
-        _ if wanted == current => current,
-        _ if divisor.aligned(n, current.above()) => current.above(),
-        _ => {
-            debug_assert!(
-                flush_level <= current,
-                "the flush level grows only at boundaries of its new level"
-            );
+    let below = Level(current.0.saturating_sub(1));
+    if divisor.aligned(n, current) {
+        let commits = n.0 - shape.base_end.0;
+        let folds = holds(Level(0), window_bytes, 1, base_bytes);
+        let level = if !folds {
+            // Windows below the base's level are all that there ever are.
+            let closed = shape.closes(n).map_or(current, |window| window.level().max(current));
+            closed.above().min(divisor.level_max().max(flush_level))
+        } else if holds(below, window_bytes, commits, base_bytes.saturating_add(window_bytes)) {
+            below
+        } else {
             current
-        }
+        };
+        return BaseStep { folds, level: level.max(flush_level) };
     }
+    // A window of the base's level that is as large as steady sizes make it holds less than `divisor` such parts.
+    let ample = u128::from(base_bytes_max) * 2 * u128::from(divisor.get());
+    let sooner = base_bytes_max > 0 && u128::from(window_bytes) * u128::from(ratio) >= ample;
+    let commits = divisor.pow(shape.flush_level);
+    let enough = |level: &Level| holds(*level, flush_bytes, commits, base_bytes_max);
+    let levels = (flush_level.0..current.0).map(Level);
+    let level = levels.filter(|_| sooner).find(enough).unwrap_or(current);
+    BaseStep { folds: false, level }
 }
 
 impl Shape {
-    /// The shape after commit `n`, given the shape before it: unchanged save at boundaries of the flush level.
+    /// The next commit, `n`: what falls due at it, and the shape from it on; `None` where nothing does, and the shape
+    /// stays. `self` is the shape before `n`.
     ///
-    /// Call it for every commit in turn, after [`Shape::carry_due`], when `n` is sequenced (not when the
-    /// carry is done).
-    #[must_use]
-    pub fn after(&self, n: Commit, measured: &Measured, budget: &Budget) -> Shape {
-        let Some(carry) = self.carry_due(n) else { return *self };
+    /// Call it for every commit in turn when it is sequenced (not when a carry is done).
+    pub fn step(&self, n: Commit, measured: &Measured, budget: &Budget) -> Option<(Carry, Shape)> {
+        let window = self.closes(n)?;
         let divisor = self.divisor;
         let flush_level =
             next_flush_level(divisor, self.flush_level, n, measured.flush_bytes, budget.flush_bytes);
-        let base_level = self.base_level.map(|level| {
-            if !divisor.aligned(n, level) {
-                return level;
-            }
-            let Measured { window_bytes, base_bytes, .. } = *measured;
-            next_base_level(divisor, level, flush_level, n, window_bytes, base_bytes, budget.base_ratio)
-        });
-        debug_assert!(base_level.is_none_or(|level| level >= flush_level));
-        let base_end = if let Carry::Fold { to, .. } = carry { to } else { self.base_end };
-        Shape { divisor, flush_level, base_end, base_level }
+        let base = self
+            .base_level
+            .map(|level| next_base_level(self, level, flush_level, n, measured, budget.base_ratio));
+        let folds = base.is_some_and(|base| base.folds);
+        let carry = if folds { Carry::Fold { from: self.base_end, to: n } } else { Carry::Segment(window) };
+        let base_end = if folds { n } else { self.base_end };
+        Some((carry, Shape { divisor, flush_level, base_end, base_level: base.map(|base| base.level) }))
     }
 }

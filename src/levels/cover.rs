@@ -1,19 +1,22 @@
 //! Cover and carries: what exists after commit n, what falls due at it, and what a restart has to make up for.
 //!
-//! One rule with two parts covers shards with and without a base:
+//! The cover of `n` is the base, then the windows above it, then the memtable. *The windows* are the largest that fit:
+//! every aligned window between the base's end and the last boundary of the flush level that is not part of another
+//! such. Without a base, or with one that ends on a boundary of its level, these are the digits of `n` from the flush
+//! level up. A base that ends on a smaller boundary (its level has grown since it was folded) has windows that rise
+//! towards the next boundary of its level first, at most `divisor - 1` of each level, and the digits after.
 //!
-//! 1. At a boundary `n` of the flush level, a carry of level `v = zeros(n)` falls due. It merges everything
-//!    within the window of level `v` that ends at `n` into one segment.
-//! 2. It is a *fold* into the base instead where `v` reaches the base's level, or where that window begins
-//!    before the base ends (then no exact window can be made). A fold merges everything up to `n`.
+//! So one rule with two parts says what falls due:
 //!
-//! So the cover of `n` is the base, then those digits of `n` from the flush level up whose windows lie above the
-//! base, then the memtable. No digit's window ever straddles the base's end: where one would, rule 2 moved it.
+//! 1. At a boundary `n` of the flush level, the largest window that ends at `n` and begins no earlier than the base
+//!    ends becomes a segment, in one merge of all that lies within it.
+//! 2. It is a *fold* into the base instead where `n` is a boundary of the base's level and enough has come together
+//!    since the base's end ([`next_base_level`](super::next_base_level)). A fold merges everything up to `n`.
 //!
 //! A shard without a base is one whose base is empty and has no level. When a shard with a base starts to keep
-//! history, the base just loses its level: it stays the oldest part, and moves only by the second half of rule 2,
-//! at most once for each level. When a shard starts to keep no history, its empty base gets a level, and the
-//! next boundary of that level folds everything older. Nothing needs to be refused either way.
+//! history, the base just loses its level: it stays the oldest part, and never moves. When a shard starts to keep no
+//! history, its empty base gets a level, and the next boundary of that level folds everything older. Nothing needs to
+//! be refused either way.
 //!
 //! Promises: the cover is contiguous, disjoint and oldest first; every window in it is aligned; a carry's inputs
 //! are exactly the pieces of the cover before it within its span; nothing else depends on them.
@@ -21,7 +24,7 @@
 use super::number::{Commit, Divisor, Level};
 use super::window::{Span, Window};
 
-/// What, besides the commit's number, the cover depends on. It changes only at boundaries ([`Shape::after`])
+/// What, besides the commit's number, the cover depends on. It changes only at boundaries ([`Shape::step`])
 /// and when retention changes ([`Shape::change`]).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Shape {
@@ -31,7 +34,8 @@ pub struct Shape {
     pub flush_level: Level,
     /// The last commit of the base, its due folds counted as done; 0 where there is no base.
     pub base_end: Commit,
-    /// The level at whose boundaries the base is folded; `None` where history is retained. Never below the flush level.
+    /// The level at whose boundaries the base may be folded; `None` where history is retained. Never below the flush
+    /// level.
     pub base_level: Option<Level>,
 }
 
@@ -40,7 +44,7 @@ pub struct Shape {
 pub struct Cover {
     /// The last commit of the base, which begins at the first; 0 where there is none.
     pub base_end: Commit,
-    /// Contiguous windows from the base's end on, levels never rising.
+    /// Contiguous windows from the base's end on: levels rise up to a boundary of the base's level, and fall after it.
     pub windows: Vec<Window>,
     /// The rest, held in the memtable.
     pub memtable: Span,
@@ -101,6 +105,14 @@ impl Carry {
         self.output().span()
     }
 
+    /// That of its window, or of the largest window that ends where a fold does.
+    pub fn level(self, divisor: Divisor) -> Level {
+        match self {
+            Carry::Segment(window) => window.level(),
+            Carry::Fold { to, .. } => divisor.zeros(to),
+        }
+    }
+
     /// What it makes.
     pub fn output(self) -> Piece {
         match self {
@@ -133,57 +145,55 @@ impl Shape {
         self.divisor.floor(n, self.flush_level)
     }
 
-    /// Whether it can be the shape after `n`: the base ends at or before what is flushed, and no window of the cover
-    /// straddles its end. For a shape that was read from somewhere.
+    /// Whether it can be the shape after `n`: the base ends at or before what is flushed. For a shape that was read
+    /// from somewhere.
     pub fn is_sound(&self, n: Commit) -> bool {
-        let straddles = |window: Window| window.after() < self.base_end && window.last() > self.base_end;
-        self.base_end <= self.flushed(n) && !self.windows(n).any(straddles)
+        self.base_end <= self.flushed(n) && self.base_level.is_none_or(|base| base >= self.flush_level)
     }
 
-    /// The windows that the digits of `n` from the flush level up stand for, oldest first, of the base's as well.
+    /// The largest windows that fit between the base's end and the last boundary of the flush level, oldest first.
     fn windows(&self, n: Commit) -> impl Iterator<Item = Window> {
-        let Shape { divisor, flush_level, .. } = *self;
-        let mut end = Commit::ZERO;
-        let levels = divisor.levels(n, flush_level).rev();
-        let each = levels.flat_map(move |level| (0..divisor.digit(n, level)).map(move |_| level));
-        // Always aligned: `end` is a sum of multiples of this level's power.
-        each.filter_map(move |level| {
-            end = Commit(end.0 + divisor.pow(level));
-            Window::ending_at(divisor, end, level)
-        })
+        let (divisor, end) = (self.divisor, self.flushed(n));
+        let mut at = self.base_end;
+        let fits = move |at: Commit, level: Level| {
+            divisor.aligned(at, level)
+                && at.0.checked_add(divisor.pow(level)).is_some_and(|last| last <= end.0)
+        };
+        let next = move || {
+            let level = (0..=divisor.level_max().0).rev().map(Level).find(|&level| fits(at, level))?;
+            let window = Window::ending_at(divisor, Commit(at.0 + divisor.pow(level)), level)?;
+            at = window.last();
+            Some(window)
+        };
+        std::iter::from_fn(next)
     }
 
     /// The pieces of the newest state at `n` once every due carry is installed. `self` is the shape after `n`.
     pub fn cover(&self, n: Commit) -> Cover {
         let flushed = self.flushed(n);
-        debug_assert!(self.is_sound(n), "a window straddles the base: {self:?} at {n}");
-        debug_assert_eq!(self.windows(n).last().map_or(Commit::ZERO, Window::last), flushed);
-        let windows = self.windows(n).filter(|window| window.after() >= self.base_end).collect();
-        Cover { base_end: self.base_end, windows, memtable: Span::new(flushed, n) }
+        debug_assert!(self.is_sound(n), "the base ends above what is flushed: {self:?} at {n}");
+        Cover { base_end: self.base_end, windows: self.windows(n).collect(), memtable: Span::new(flushed, n) }
     }
 
-    /// What falls due when `n` has been sequenced. `self` is the shape before `n`; see [`Shape::after`].
-    pub fn carry_due(&self, n: Commit) -> Option<Carry> {
+    /// The window that a boundary `n` of the flush level closes: the largest that begins no earlier than the base ends.
+    /// `None` where `n` is no such boundary, or the base's end.
+    pub fn closes(&self, n: Commit) -> Option<Window> {
         if n == Commit::ZERO || !self.divisor.aligned(n, self.flush_level) {
             return None;
         }
-        let level = self.divisor.zeros(n);
-        let window = Window::ending_at(self.divisor, n, level)?;
-        let folds = self.base_level.is_some_and(|base| level >= base) || window.after() < self.base_end;
-        Some(if folds { Carry::Fold { from: self.base_end, to: n } } else { Carry::Segment(window) })
+        let levels = (self.flush_level.0..=self.divisor.zeros(n).0).rev().map(Level);
+        let mut windows = levels.filter_map(|level| Window::ending_at(self.divisor, n, level));
+        windows.find(|window| window.after() >= self.base_end)
     }
 
-    /// The first commit after `now` at which another carry takes this one's output: before that commit is
-    /// sequenced, this carry must be installed. `now` is the newest commit (the carry's own, unless retention
-    /// changed since), `self` the shape after it.
+    /// The commit before which a carry must be installed, the first after `now` at which another can take its output.
+    /// `now` is the newest commit (the carry's own, unless the shape changed since), `self` the shape after it.
     ///
-    /// A segment of level v is taken at the next boundary of level v+1, which is `(D - d)·D^v` commits after its
-    /// last where d is that commit's digit at v. A fold's output is taken by the next fold: at the next boundary of
-    /// the base's level, or where an exact window would begin before the base's end. A segment from before there was
-    /// a base, of the base's level or above, goes with the first fold.
+    /// A segment of level v is taken at a boundary of level v+1 or, like the base, at one of the base's level.
+    /// (A segment beside a base that ends on a smaller boundary may be let be there; it is done by then all the same.)
     pub fn deadline(&self, carry: Carry, now: Commit) -> Commit {
         debug_assert!(carry.due() <= now);
-        let above = self.divisor.zeros(carry.due()).above();
+        let above = carry.level(self.divisor).above();
         self.divisor.next_boundary(now, self.base_level.map_or(above, |base| base.min(above)))
     }
 

@@ -4,10 +4,10 @@
 //!
 //! 1. [`number`](Divisor): commits, levels and the divisor. Commit N in base `divisor` is the schedule.
 //! 2. [`window`](Window): the commits of one digit position, ((k-1)·D^L, k·D^L].
-//! 3. [`cover`](Shape): which windows make up the newest state ([`Shape::cover`]), which merge falls due at a
-//!    commit ([`Shape::carry_due`]), until when it has time ([`Shape::deadline`]), and what a restart has to make
-//!    up for ([`Shape::pending`]).
-//! 4. [`adapt`](Shape::after): how the flush level and the base's level follow the sizes of the commits.
+//! 3. [`cover`](Shape): which windows make up the newest state ([`Shape::cover`]), until when a merge has time
+//!    ([`Shape::deadline`]), and what a restart has to make up for ([`Shape::pending`]).
+//! 4. [`adapt`](Shape::step): which merge falls due at a commit, and how the flush level and the base's level follow
+//!    the sizes of the commits.
 //! 5. [`retention`](History): which commits can be read later.
 //! 6. [`keep`](KeepRule): which versions of a key a merge keeps so that they can.
 //! 7. [`pace`](Pace): how much of the merges in flight must be done by a commit.
@@ -23,7 +23,7 @@ mod pace;
 mod retention;
 mod window;
 
-pub use adapt::{Budget, Measured, next_base_level, next_flush_level};
+pub use adapt::{BaseStep, Budget, Measured, next_base_level, next_flush_level};
 pub use cover::{Carry, Cover, Piece, Shape};
 pub use keep::{KeepRule, KeyFold, Version};
 pub use number::{Commit, Divisor, Level};

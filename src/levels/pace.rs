@@ -32,9 +32,11 @@ use super::number::{Commit, Divisor};
 /// One carry in flight. Its work is counted in bytes of input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Work {
-    /// The commit at which the carry fell due: its name.
+    /// The carry.
+    pub carry: Carry,
+    /// The commit at which it fell due: its name.
     pub due: Commit,
-    /// The commit from which it is scheduled: `due`, or the newest commit when resumed after a restart.
+    /// The commit from which it is scheduled: `due`, or the newest commit when resumed after a restart or hastened.
     pub start: Commit,
     /// How many commits its schedule takes, from `start`; at least 1.
     pub schedule: u64,
@@ -92,11 +94,12 @@ impl Pace {
             self.works.last().is_none_or(|last| last.due < due),
             "carries begin in the order of their commits"
         );
-        let level = shape.divisor.zeros(due);
+        let level = carry.level(shape.divisor);
         let window = shape.divisor.pow(shape.base_level.map_or(level, |base| base.min(level)));
         let share = if matches!(carry, Carry::Fold { .. }) { 2 } else { 4 };
         let schedule = window.div_ceil(share).min((deadline.0 - now.0).div_ceil(2));
         self.works.push(Work {
+            carry,
             due,
             start: now,
             schedule,
@@ -105,6 +108,21 @@ impl Pace {
             done_bytes: 0,
             installed: false,
         });
+    }
+
+    /// The shape may have changed at `now`, the newest commit: a base whose level fell is folded sooner, so what goes into it
+    /// must be done sooner. What is left of such a carry is scheduled anew, over half of the time that it has now.
+    pub fn hasten(&mut self, shape: &Shape, now: Commit) {
+        for work in self.works.iter_mut().filter(|work| !work.installed) {
+            let deadline = shape.deadline(work.carry, now);
+            if deadline < work.deadline {
+                work.deadline = deadline;
+                let schedule = (deadline.0 - now.0).div_ceil(2);
+                if now.0 + schedule < work.end().0 {
+                    (work.start, work.schedule) = (now, schedule);
+                }
+            }
+        }
     }
 
     /// The carries in the account that are not installed, oldest first.

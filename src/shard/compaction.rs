@@ -137,6 +137,7 @@ impl Compaction {
 
     /// A carry is due: the account of its work begins.
     pub(crate) fn due(&mut self, carry: Carry, shape: &Shape, now: Commit, bytes: u64) {
+        self.pace.hasten(shape, now);
         self.pace.begin(shape, carry, now, bytes);
         self.due.push_back(carry);
     }
@@ -220,23 +221,16 @@ impl Compaction {
 
     /// What is in flight, for the stats.
     pub(crate) fn in_flight(&self, shape: &Shape) -> Vec<CarryStats> {
-        let carries = self.pace.in_flight().map(|work| {
-            let job = self.jobs.iter().find_map(|job| match &job.task {
-                Task::Carry(carry) if carry.due() == work.due => Some(carry),
-                _ => None,
-            });
-            let fold = job.or_else(|| self.due.iter().find(|carry| carry.due() == work.due));
-            CarryStats {
-                kind: match fold {
-                    Some(Carry::Fold { .. }) => CarryKind::Fold,
-                    _ => CarryKind::Segment,
-                },
-                level: shape.divisor.zeros(work.due),
-                due: work.due,
-                deadline: work.deadline,
-                done: work.done_bytes,
-                total: work.total_bytes,
-            }
+        let carries = self.pace.in_flight().map(|work| CarryStats {
+            kind: match work.carry {
+                Carry::Fold { .. } => CarryKind::Fold,
+                Carry::Segment(_) => CarryKind::Segment,
+            },
+            level: work.carry.level(shape.divisor),
+            due: work.due,
+            deadline: work.deadline,
+            done: work.done_bytes,
+            total: work.total_bytes,
         });
         let spills = self.jobs.iter().filter_map(|job| match &job.task {
             Task::Spill { .. } => Some(CarryStats {
@@ -420,7 +414,7 @@ impl Core {
             return false;
         }
         let shape = &state.tip.schedule.shape;
-        let level = shape.divisor.zeros(carry.due());
+        let level = carry.level(shape.divisor);
         let level = match carry {
             Carry::Fold { .. } => shape.base_level.map_or(level, |base| base.min(level)),
             Carry::Segment(_) => level,

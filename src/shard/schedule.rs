@@ -17,6 +17,8 @@ pub(crate) struct Schedule {
     flush_bytes: u64,
     /// Bytes committed since the base ended.
     window_bytes: u64,
+    /// The most that the base can have once every due fold is done, in bytes.
+    base_bytes_max: u64,
 }
 
 impl Schedule {
@@ -27,6 +29,7 @@ impl Schedule {
             shape: Shape::new(divisor, Level(0), has_base),
             flush_bytes: 0,
             window_bytes: 0,
+            base_bytes_max: 0,
         }
     }
 
@@ -36,13 +39,17 @@ impl Schedule {
         self.at = self.at.next();
         self.flush_bytes = self.flush_bytes.saturating_add(bytes);
         self.window_bytes = self.window_bytes.saturating_add(bytes);
-        let carry = self.shape.carry_due(self.at)?;
-        let measured =
-            Measured { flush_bytes: self.flush_bytes, window_bytes: self.window_bytes, base_bytes };
-        self.shape = self.shape.after(self.at, &measured, budget);
-        self.flush_bytes = 0;
+        let Schedule { flush_bytes, window_bytes, base_bytes_max, .. } = *self;
+        let measured = Measured { flush_bytes, window_bytes, base_bytes, base_bytes_max };
+        let before = self.shape.base_level;
+        let (carry, shape) = self.shape.step(self.at, &measured, budget)?;
+        (self.shape, self.flush_bytes) = (shape, 0);
         if matches!(carry, Carry::Fold { .. }) {
+            self.base_bytes_max = base_bytes.saturating_add(window_bytes);
             self.window_bytes = 0;
+        } else if before.is_some_and(|level| shape.divisor.aligned(self.at, level)) {
+            // Nothing is being folded here, so this is what the base has.
+            self.base_bytes_max = base_bytes;
         }
         Some(carry)
     }
@@ -55,6 +62,7 @@ impl Schedule {
         put_varint(&mut out, self.shape.base_level.map_or(0, |level| u64::from(level.0) + 1));
         put_varint(&mut out, self.flush_bytes);
         put_varint(&mut out, self.window_bytes);
+        put_varint(&mut out, self.base_bytes_max);
         out
     }
 
@@ -70,12 +78,9 @@ impl Schedule {
             number => Some(level(number - 1)?),
         };
         let (flush_bytes, window_bytes) = (reader.varint()?, reader.varint()?);
-        let sound = reader.is_empty()
-            && at <= Commit::MAX
-            && base_end <= divisor.floor(at, flush_level)
-            && base_level.is_none_or(|base| base >= flush_level);
+        let base_bytes_max = reader.varint()?;
         let shape = Shape { divisor, flush_level, base_end, base_level };
-        let sound = sound && shape.is_sound(at);
-        sound.then_some(Schedule { at, shape, flush_bytes, window_bytes })
+        let sound = reader.is_empty() && at <= Commit::MAX && shape.is_sound(at);
+        sound.then_some(Schedule { at, shape, flush_bytes, window_bytes, base_bytes_max })
     }
 }

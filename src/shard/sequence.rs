@@ -599,7 +599,7 @@ impl State {
         let carry = self.tip.apply(record, &config.budget, Apply::Live).flatten();
         if let Some(carry) = carry {
             let bytes = self.work_of(carry);
-            probes::carry_due(config.shard, self.tip.schedule.shape.divisor.zeros(commit).0, commit, bytes);
+            probes::carry_due(config.shard, carry.level(config.divisor).0, commit, bytes);
             self.compaction.due(carry, &self.tip.schedule.shape, commit, bytes);
         }
         self.commits += 1;

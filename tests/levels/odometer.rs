@@ -1,7 +1,7 @@
 //! Digits, windows and carries against a counter that is rolled over by hand.
 
 use crate::divisors;
-use quipu::levels::{Carry, Commit, Divisor, Level, Piece, Shape, Span, Window};
+use quipu::levels::{Budget, Carry, Commit, Divisor, Level, Measured, Piece, Shape, Span, Window};
 
 /// A positional counter, and the segments that merging by hand leaves.
 struct Odometer {
@@ -58,13 +58,15 @@ fn run(divisor: Divisor, commits: u64, flush: u8, base: Option<u8>) {
         assert!(divisor.aligned(n, Level(level)) && !divisor.aligned(n, Level(level + 1)));
         assert_eq!(divisor.digit(n, Level(level)), odometer.digits[level as usize]);
 
-        let carry = shape.carry_due(n);
-        match carry {
+        // Sizes that leave the levels alone, and are worth a fold.
+        let budget = Budget { flush_bytes: 100, base_ratio: 1 };
+        let measured = Measured { flush_bytes: 100, window_bytes: 9, ..Measured::default() };
+        let step = shape.step(n, &measured, &budget);
+        match step.map(|(carry, _)| carry) {
             None => assert!(level < flush),
             Some(Carry::Fold { from, to }) => {
                 assert!(base.is_some_and(|base| level >= base));
                 assert_eq!((from, to.0), (shape.base_end, odometer.base_end));
-                shape.base_end = to;
             }
             Some(Carry::Segment(window)) => {
                 let &(after, last, level) = odometer.segments.last().unwrap();
@@ -72,6 +74,9 @@ fn run(divisor: Divisor, commits: u64, flush: u8, base: Option<u8>) {
             }
         }
 
+        let levels = (shape.flush_level, shape.base_level);
+        shape = step.map_or(shape, |(_, after)| after);
+        assert_eq!((shape.flush_level, shape.base_level), levels);
         // The rest costs more: all small numbers, all carries, and some others.
         if number > 3000 && level < 3 && number % 61 != 0 {
             continue;
@@ -162,12 +167,12 @@ fn the_largest_numbers_do_not_overflow() {
         let top = divisor.floor(Commit::MAX, highest);
         for n in [Commit::MAX, top, Commit(top.0 - 1), Commit(top.0 + 1)] {
             assert_eq!(shape.cover(n).segments(), divisor.digit_sum(n) as usize);
-            let carry = shape.carry_due(n).unwrap();
+            let carry = Carry::Segment(shape.closes(n).unwrap());
             assert!(shape.deadline(carry, n) > n);
         }
         assert_eq!(Window::new(divisor, highest, u64::MAX), None);
         assert!(Window::containing(divisor, Commit::MAX, highest).contains(Commit::MAX));
-        assert_eq!(shape.carry_due(Commit::ZERO), None);
+        assert_eq!(shape.closes(Commit::ZERO), None);
         assert_eq!(
             Piece::Segment(Window::new(divisor, Level(0), 1).unwrap()).span(),
             Span::new(Commit(0), Commit(1))

@@ -23,7 +23,7 @@ fn run(divisor: Divisor, flush: Level, commits: u64, every: u64, live_bytes: Opt
     let (mut pace, mut seen) = (Pace::new(), Seen::default());
     let mut pieces: Vec<Piece> = Vec::new();
     let mut flights: Vec<Carry> = Vec::new();
-    let (mut base_bytes, mut scheduled_before) = (0, 0);
+    let (mut base_bytes, mut base_bytes_max, mut window_bytes, mut scheduled_before) = (0, 0, 0, 0);
     for n in (1..=commits).map(Commit) {
         while !pace.admits(n) {
             assert!(every > 1, "never held up when paying after every commit");
@@ -35,7 +35,9 @@ fn run(divisor: Divisor, flush: Level, commits: u64, every: u64, live_bytes: Opt
         for work in pace.in_flight() {
             assert!(n < work.deadline);
         }
-        if let Some(carry) = shape.carry_due(n) {
+        window_bytes += SIZE;
+        let measured = Measured { flush_bytes: budget.flush_bytes, window_bytes, base_bytes, base_bytes_max };
+        if let Some((carry, after)) = shape.step(n, &measured, &budget) {
             for piece in &pieces {
                 let span = piece.span();
                 assert!(carry.span().covers(span) || span.last <= carry.span().after, "inputs are installed");
@@ -43,12 +45,7 @@ fn run(divisor: Divisor, flush: Level, commits: u64, every: u64, live_bytes: Opt
             for &flight in &flights {
                 assert!(!carry.span().covers(flight.span()), "what it takes is installed");
             }
-            let window_bytes = shape.base_level.map_or(0, |level| SIZE * divisor.pow(level));
-            shape = shape.after(
-                n,
-                &Measured { flush_bytes: budget.flush_bytes, window_bytes, base_bytes },
-                &budget,
-            );
+            shape = after;
             assert_eq!(shape.flush_level, flush);
             let total = match carry {
                 Carry::Segment(window) => SIZE * window.span().count(),
@@ -56,7 +53,9 @@ fn run(divisor: Divisor, flush: Level, commits: u64, every: u64, live_bytes: Opt
             };
             if let (Carry::Fold { .. }, Some(live_bytes)) = (carry, live_bytes) {
                 base_bytes = total.min(live_bytes);
+                (base_bytes_max, window_bytes) = (total, 0);
             }
+            pace.hasten(&shape, n);
             pace.begin(&shape, carry, n, total);
             flights.push(carry);
         }
@@ -157,7 +156,7 @@ fn work_put_off_holds_commits_up_and_still_meets_every_deadline() {
 fn a_schedule_rises_evenly_and_gates_commits() {
     let four = Divisor::new(4).unwrap();
     let shape = Shape::new(four, Level(1), false);
-    let carry = shape.carry_due(Commit(64)).unwrap();
+    let carry = Carry::Segment(shape.closes(Commit(64)).unwrap());
     let mut pace = Pace::new();
     pace.begin(&shape, carry, Commit(64), 1000);
     // 64 commits in its window: a schedule of 16, from 64 to 79.

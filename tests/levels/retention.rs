@@ -1,7 +1,9 @@
 //! What is readable, and which versions merges keep so that it is.
 
 use crate::{Seeded, divisors};
-use quipu::levels::{Carry, Commit, Divisor, History, KeyFold, Level, Retention, Shape, Span, Version};
+use quipu::levels::{
+    Budget, Commit, Divisor, History, KeyFold, Level, Measured, Retention, Shape, Span, Version,
+};
 use std::collections::BTreeSet;
 
 /// What the option promises for a shard that never had another, word by word.
@@ -202,7 +204,16 @@ fn merging_level_by_level_keeps_what_merging_at_once_keeps() {
                 raw.insert(0, version);
                 memtable.insert(0, version);
             }
-            if let Some(carry) = shape.carry_due(n) {
+            // Now and then a fold is not worth it.
+            let budget = Budget { flush_bytes: 100, base_ratio: 1 };
+            let measured = Measured {
+                flush_bytes: 100,
+                window_bytes: 9,
+                base_bytes: 4 * seeded.below(4),
+                base_bytes_max: 0,
+            };
+            if let Some((carry, after)) = shape.step(n, &measured, &budget) {
+                shape = after;
                 let span = carry.span();
                 let rule = history.keep_rule(divisor, n);
                 let key = KeyFold::new(rule, carry.is_bottom());
@@ -229,9 +240,6 @@ fn merging_level_by_level_keeps_what_merging_at_once_keeps() {
                 kept_something_old += usize::from(stepwise.len() > 1);
                 pieces.retain(|(piece, _)| !span.covers(*piece));
                 pieces.push((span, stepwise));
-                if let Carry::Fold { to, .. } = carry {
-                    shape.base_end = to;
-                }
             }
             // Every readable commit reads what was there.
             if number % 5 == 0 {

@@ -2,7 +2,8 @@
 
 use crate::{Seeded, divisors};
 use quipu::levels::{
-    Budget, Carry, Commit, Divisor, Level, Measured, Piece, Shape, Span, next_base_level, next_flush_level,
+    BaseStep, Budget, Carry, Commit, Divisor, Level, Measured, Piece, Shape, Span, next_base_level,
+    next_flush_level,
 };
 
 /// What exists of a shard whose carries are installed at once.
@@ -10,16 +11,30 @@ struct Model {
     shape: Shape,
     pieces: Vec<(Piece, Carry)>,
     n: Commit,
-    /// Logical bytes since the last boundary of the flush level, since that of the base's level, and in the base.
+    /// Logical bytes since the last boundary of the flush level, since the base's end, and in the base.
     flush_bytes: u64,
     window_bytes: u64,
     base_bytes: u64,
+    base_bytes_max: u64,
+    /// All bytes committed, and all that folds have merged.
+    committed: u64,
+    folded: u64,
 }
 
 impl Model {
     fn new(divisor: Divisor, has_base: bool) -> Model {
         let shape = Shape::new(divisor, Level(2), has_base);
-        Model { shape, pieces: Vec::new(), n: Commit(0), flush_bytes: 0, window_bytes: 0, base_bytes: 0 }
+        Model {
+            shape,
+            pieces: Vec::new(),
+            n: Commit(0),
+            flush_bytes: 0,
+            window_bytes: 0,
+            base_bytes: 0,
+            base_bytes_max: 0,
+            committed: 0,
+            folded: 0,
+        }
     }
 
     fn pieces(&self) -> Vec<Piece> {
@@ -32,30 +47,41 @@ impl Model {
         let n = self.n;
         self.flush_bytes += bytes;
         self.window_bytes += bytes;
-        let carry = before.carry_due(n);
-
-        // Deadlines: what is taken now had its deadline now; what is not taken has it later.
-        for &(piece, made_by) in &self.pieces {
-            let deadline = before.deadline(made_by, newest);
-            let taken = carry.is_some_and(|carry| carry.inputs(&[piece]).next().is_some());
-            assert!(if taken { deadline == n } else { deadline > n }, "{piece:?} at {n}: {deadline}");
-        }
+        self.committed += bytes;
         let measured = Measured {
             flush_bytes: self.flush_bytes,
             window_bytes: self.window_bytes,
             base_bytes: self.base_bytes,
+            base_bytes_max: self.base_bytes_max,
         };
-        self.shape = before.after(n, &measured, budget);
-        let Some(carry) = carry else {
-            assert_eq!(self.shape, before);
-            return;
-        };
-        self.flush_bytes = 0;
-        if before.base_level.is_some_and(|level| n.0.is_multiple_of(before.divisor.pow(level))) {
-            self.base_bytes = (self.base_bytes + self.window_bytes).min(live_bytes);
-            self.window_bytes = 0;
+        let step = before.step(n, &measured, budget);
+
+        // Deadlines: what is taken now had its deadline now; what is not taken has it later, unless it lies beside a
+        // base that is on a smaller boundary, or is that base.
+        for &(piece, made_by) in &self.pieces {
+            let deadline = before.deadline(made_by, newest);
+            let taken = step.is_some_and(|(carry, _)| carry.inputs(&[piece]).next().is_some());
+            let exact = before.base_end == Commit::ZERO && before.base_level.is_none();
+            assert!(
+                if taken { deadline == n } else { deadline > n || (!exact && deadline == n) },
+                "{piece:?} at {n}: {deadline}"
+            );
         }
-        self.check_levels(&before);
+        assert_eq!(step.is_some(), n.0.is_multiple_of(before.divisor.pow(before.flush_level)));
+        let Some((carry, shape)) = step else { return };
+        self.shape = shape;
+        self.flush_bytes = 0;
+        if let Carry::Fold { .. } = carry {
+            // No fold costs more than so many times what has come since the last.
+            assert!(u128::from(self.window_bytes) * u128::from(budget.base_ratio) >= self.base_bytes.into());
+            self.base_bytes_max = self.base_bytes + self.window_bytes;
+            self.folded += self.base_bytes_max;
+            self.base_bytes = self.base_bytes_max.min(live_bytes);
+            self.window_bytes = 0;
+        } else if before.base_level.is_some_and(|level| n.0.is_multiple_of(before.divisor.pow(level))) {
+            self.base_bytes_max = self.base_bytes;
+        }
+        self.check_levels(&before, carry);
 
         // At a restart now, this carry is what is missing, and no other.
         assert_eq!(self.shape.pending(n, &self.pieces()), [carry]);
@@ -76,15 +102,20 @@ impl Model {
     }
 
     /// What must hold after every boundary.
-    fn check_levels(&self, before: &Shape) {
+    fn check_levels(&self, before: &Shape, carry: Carry) {
         let (shape, n) = (&self.shape, self.n);
         let (old, new) = (before.flush_level, shape.flush_level);
         assert!(shape.divisor.aligned(n, new), "the memtable begins on a boundary of the flush level");
         assert!(new <= old.above());
         if let (Some(was), Some(base)) = (before.base_level, shape.base_level) {
             assert!(base >= new, "the base's level is not below the flush level");
-            assert!(base <= was.above() && was <= base.above());
-            assert!(shape.base_end != n || shape.divisor.aligned(n, base) || base == was);
+            let folds = matches!(carry, Carry::Fold { .. });
+            assert_eq!(shape.base_end, if folds { n } else { before.base_end });
+            match (shape.divisor.aligned(n, was), folds) {
+                (true, true) => assert!(base == was.max(new) || base.above() == was, "{before:?} {shape:?}"),
+                (true, false) => assert!(base > was, "too little for a fold: {before:?} {shape:?}"),
+                (false, folds) => assert!(!folds && base <= was, "{before:?} {shape:?}"),
+            }
         }
     }
 
@@ -101,6 +132,15 @@ impl Model {
             at = span.last;
         }
         assert_eq!(at, self.n);
+        // No window could be larger: none that holds two of them fits between the base and the memtable.
+        for window in &cover.windows {
+            let parent = window.parent(self.shape.divisor).span();
+            assert!(
+                parent.after < cover.base_end || parent.last > cover.memtable.after,
+                "{window} at {}",
+                self.n
+            );
+        }
         assert!(self.shape.pending(self.n, &ideal).is_empty());
     }
 }
@@ -151,7 +191,7 @@ fn a_restart_finds_every_carry_that_was_interrupted() {
         for base_level in [None, Some(Level(3))] {
             let mut seeded = Seeded(u64::from(divisor.get()));
             let mut shape = Shape { base_level, ..Shape::new(divisor, Level(1), base_level.is_some()) };
-            let budget = Budget { flush_bytes: 100, base_ratio: 8 };
+            let budget = Budget { flush_bytes: 100, base_ratio: 1 };
             let mut existing: Vec<Piece> = Vec::new();
             let mut in_flight: Vec<Carry> = Vec::new();
             let commits = if cfg!(debug_assertions) { 1500 } else { 6000 };
@@ -168,12 +208,12 @@ fn a_restart_finds_every_carry_that_was_interrupted() {
                     }
                 }
                 in_flight = waiting;
-                if let Some(carry) = shape.carry_due(n) {
-                    in_flight.push(carry);
-                }
                 // Sizes that leave the levels alone.
-                let measured = Measured { flush_bytes: 100, window_bytes: 1, base_bytes: 8 };
-                shape = shape.after(n, &measured, &budget);
+                let measured = Measured { flush_bytes: 100, window_bytes: 9, ..Measured::default() };
+                if let Some((carry, after)) = shape.step(n, &measured, &budget) {
+                    in_flight.push(carry);
+                    shape = after;
+                }
                 assert_eq!((shape.flush_level, shape.base_level), (Level(1), base_level));
                 existing.push(Piece::Spill(Span::new(Commit(n.0 - 1), n)));
 
@@ -213,21 +253,79 @@ fn the_flush_level_follows_the_bytes() {
 }
 
 #[test]
-fn the_base_level_follows_the_bytes() {
+fn the_base_is_folded_where_enough_has_come_together() {
     let ten = Divisor::new(10).unwrap();
-    let next = |current, flush, n, window, base| {
-        next_base_level(ten, Level(current), Level(flush), Commit(n), window, base, 8).0
+    // A base of 800 bytes that ends at 4000, at level 3; levels from 2 up.
+    let shape =
+        Shape { divisor: ten, flush_level: Level(2), base_end: Commit(4000), base_level: Some(Level(3)) };
+    let next = |flush, n, flush_bytes, window_bytes, base_bytes| {
+        let measured = Measured { flush_bytes, window_bytes, base_bytes, base_bytes_max: base_bytes };
+        let BaseStep { folds, level } =
+            next_base_level(&shape, Level(3), Level(flush), Commit(n), &measured, 8);
+        (folds, level.0)
     };
-    assert_eq!(next(3, 2, 5000, 100, 800), 3, "a window holds an eighth of the base");
-    assert_eq!(next(3, 2, 5000, 100, 801), 3, "too little now, but no boundary of the level above");
-    assert_eq!(next(3, 2, 50_000, 100, 801), 4, "so it grows");
-    assert_eq!(next(3, 2, 1_000_000, 100, 1 << 60), 4, "by one");
-    assert_eq!(next(3, 2, 5000, 100, 80), 2, "a window of the level below would do");
-    assert_eq!(next(3, 0, 5000, 100, 0), 2, "it falls by one");
-    assert_eq!(next(2, 2, 5000, 100, 0), 2, "not below the flush level");
-    assert_eq!(next(3, 4, 50_000, 100, 0), 4, "which takes it along when it grows past it");
-    assert_eq!(next(3, 2, 5000, 0, 0), 2, "no bytes at all");
-    assert_eq!(next(3, 2, 50_000, 0, u64::MAX), 4, "or none in the window");
+    assert_eq!(next(2, 5000, 10, 100, 800), (true, 3), "an eighth of the base");
+    assert_eq!(next(2, 5000, 10, 99, 800), (false, 4), "too little: its level grows instead");
+    assert_eq!(next(2, 5000, 10, 0, u64::MAX), (false, 4), "by one");
+    assert_eq!(next(2, 5000, 10, 0, 0), (true, 2), "nothing at all goes into nothing");
+    assert_eq!(next(2, 5000, 100, 1000, 0), (true, 3), "a window of the level below would not do after it");
+    assert_eq!(next(2, 15_000, 100, 8000, 800), (true, 3), "nor where eleven windows came together");
+    let small = Shape { base_end: Commit(4900), ..shape };
+    let measured = Measured { flush_bytes: 9, window_bytes: 1000, base_bytes: 500, base_bytes_max: 500 };
+    let step = next_base_level(&small, Level(3), Level(2), Commit(5000), &measured, 8);
+    assert_eq!(step, BaseStep { folds: true, level: Level(2) }, "here it would, and the level falls by one");
+    let step = next_base_level(&small, Level(3), Level(3), Commit(5000), &measured, 8);
+    assert_eq!(step, BaseStep { folds: true, level: Level(3) }, "not below the flush level");
+    assert_eq!(next(4, 50_000, 10, 100, 80), (true, 4), "which takes it along when it grows past it");
+    // Between its boundaries: twenty parts of the base have come, and a window of level 2 holds one.
+    assert_eq!(next(2, 4900, 100, 1999, 800), (false, 3), "less than far too much");
+    assert_eq!(next(2, 4900, 100, 2000, 800), (false, 2), "it falls without a fold");
+    assert_eq!(next(0, 4900, 10_000, 20_000, 800), (false, 0), "as far as the sizes say");
+    assert_eq!(next(0, 4900, 9999, 20_000, 800), (false, 1), "and no further");
+    assert_eq!(next(2, 4900, 100, u64::MAX, 0), (false, 3), "there is no base to speak of");
+}
+
+#[test]
+fn small_commits_after_large_ones_cause_no_fold_before_it_is_worth_it() {
+    for divisor in divisors() {
+        let mut model = Model::new(divisor, true);
+        let budget = Budget { flush_bytes: 20_000, base_ratio: 8 };
+        let large = if cfg!(debug_assertions) { 2_000 } else { 10_000 };
+        for _ in 0..large {
+            model.commit(5_000, &budget, u64::MAX);
+        }
+        let (folded, committed, base) = (model.folded, model.committed, model.base_bytes);
+        while model.window_bytes * 8 < base && model.committed < committed + base {
+            assert!(model.folded == folded || model.base_bytes > base, "nothing is folded yet");
+            model.commit(40, &budget, u64::MAX);
+            model.check_cover();
+            if model.n.0 > 20 * large {
+                break; // The levels have long grown.
+            }
+        }
+        assert!(model.folded - folded <= 9 * (model.committed - committed) + 2 * base);
+    }
+}
+
+#[test]
+fn large_commits_after_small_ones_are_folded_in_time() {
+    for divisor in divisors() {
+        let ways = u64::from(divisor.get());
+        let mut model = Model::new(divisor, true);
+        let budget = Budget { flush_bytes: 5_000, base_ratio: 8 };
+        let (small, live_bytes) = (100, 300_000);
+        for _ in 0..if cfg!(debug_assertions) { 20_000 } else { 100_000 } {
+            model.commit(small, &budget, live_bytes);
+        }
+        let large = 20_000;
+        let flush_bytes_max = large * divisor.pow(model.shape.flush_level);
+        for _ in 0..2_000 {
+            model.commit(large, &budget, live_bytes);
+            // Far too much, a window until the next boundary, and one of the flush level before it followed.
+            let bound = (3 * ways + 1) * (live_bytes / 8 + flush_bytes_max) + flush_bytes_max;
+            assert!(model.window_bytes <= bound, "divisor {ways}: {} of {bound}", model.window_bytes);
+        }
+    }
 }
 
 #[test]

@@ -389,7 +389,6 @@ impl<'a> World<'a> {
         if self.is_troubled_for_good() {
             return;
         }
-        let changed = self.changed;
         let session = self.session();
         assert!(session.arrivals.is_empty(), "asleep, with commits waiting: {:?}", session.shard);
         let waiting = session.unacknowledged.len();
@@ -400,7 +399,7 @@ impl<'a> World<'a> {
         assert_eq!(durable, newest, "asleep, with commits that are not durable: {:?}", session.shard);
         let picture = session.shard.picture();
         assert!(picture.carries.is_empty(), "settled, yet in flight: {picture:?}");
-        check_settled_alignment(&session.shard, &picture, changed);
+        check_settled_alignment(&session.shard, &picture);
         self.cover.check_settled(&picture);
         self.check_no_orphans();
     }
@@ -528,7 +527,7 @@ impl<'a> World<'a> {
         }
         session.looked = Some(signature);
         let picture = session.shard.picture();
-        check_alignment(&session.shard, &picture, self.changed, self.plan.harm == Harm::Damaging);
+        check_alignment(&session.shard, &picture, self.plan.harm == Harm::Damaging);
         self.cover.check(&picture, 3);
         check_pace(&picture);
         let carries: Vec<(CarryKind, Commit)> =
