@@ -41,7 +41,18 @@ impl Scanning {
         }
     }
 
-    async fn step(&mut self, back: bool) -> quipu::Result<Option<(Bytes, Bytes)>> {
+    /// The next entry, or, `borrowed`, a copy of it.
+    async fn step(&mut self, back: bool, borrowed: bool) -> quipu::Result<Option<(Bytes, Bytes)>> {
+        if borrowed {
+            let entry = match (self, back) {
+                (Scanning::Local(scan), false) => scan.next_ref().await?,
+                (Scanning::Local(scan), true) => scan.next_back_ref().await?,
+                (Scanning::Remote(scan), false) => scan.next_ref().await?,
+                (Scanning::Remote(scan), true) => scan.next_back_ref().await?,
+            };
+            let copied = |(key, value)| (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+            return Ok(entry.map(copied));
+        }
         match (self, back) {
             (Scanning::Local(scan), false) => scan.next().await,
             (Scanning::Local(scan), true) => scan.next_back().await,
@@ -174,7 +185,7 @@ fn read(runner: &mut Runner, random: &mut SplitMix64, view: &View, at: Commit, k
                     Err(error) => panic!("{range:?}: {error}"),
                 };
                 if reversed {
-                    let step = runner.shard.run(scan.step(false));
+                    let step = runner.shard.run(scan.step(false, false));
                     assert!(matches!(step, Err(Error::Invalid { .. })), "{range:?} gives {step:?}");
                     return;
                 }
@@ -209,7 +220,7 @@ fn read(runner: &mut Runner, random: &mut SplitMix64, view: &View, at: Commit, k
                     expected.pop_front()
                 };
                 limit -= usize::from(wanted.is_some() && limit != usize::MAX);
-                let got = runner.shard.run(scan.step(other)).unwrap();
+                let got = runner.shard.run(scan.step(other, random.chance(50))).unwrap();
                 let got = got.as_ref().map(|(key, value)| (&key[..], value));
                 assert_eq!(got, wanted, "{path} at {at}, range {range:?}, back {back}");
                 if wanted.is_none() || random.chance(2) {

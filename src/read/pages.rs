@@ -89,21 +89,33 @@ impl Page {
         self.slots.len() - self.next
     }
 
+    /// Goes past the next entry, and says where it lies.
+    #[inline]
+    fn first(&mut self) -> Option<Slot> {
+        let slot = *self.slots.get(self.next)?;
+        self.next += 1;
+        Some(slot)
+    }
+
+    /// Takes the last entry off, and says where it lies.
+    fn last(&mut self) -> Option<Slot> {
+        if self.len() == 0 { None } else { self.slots.pop() }
+    }
+
     /// Hands out the next entry.
     #[inline]
     pub(crate) fn take_first(&mut self) -> Option<(Bytes, Bytes)> {
-        let slot = *self.slots.get(self.next)?;
-        self.next += 1;
-        Some(self.entry(slot))
+        self.first().map(|slot| self.entry(slot))
     }
 
-    /// Hands out the last entry.
-    pub(crate) fn take_last(&mut self) -> Option<(Bytes, Bytes)> {
-        if self.len() == 0 {
-            return None;
-        }
-        let slot = self.slots.pop()?;
-        Some(self.entry(slot))
+    #[inline]
+    fn entry_ref(&self, slot: Slot) -> (&[u8], &[u8]) {
+        let value = if slot.shared {
+            self.shared.get(slot.end as usize).map_or(&[][..], |value| value)
+        } else {
+            &self.bytes[slot.middle as usize..slot.end as usize]
+        };
+        (&self.bytes[slot.key()], value)
     }
 
     #[inline]
@@ -172,25 +184,42 @@ impl Pages {
         self.next_entries = self.page_entries_max;
     }
 
-    /// The next entry from an end (`other`: the end that the scan does not begin at), if it was read.
+    /// Goes past the next entry from an end (`other`: the end that the scan does not begin at), if it was read.
     #[inline]
     pub(crate) fn take(&mut self, other: bool) -> Taken {
         if self.limit == 0 {
             return Taken::End;
         }
-        let (near, far) = match self.at_high_end(other) {
+        let back = self.at_high_end(other);
+        let (near, far) = match back {
             true => (&mut self.back, &mut self.front),
             false => (&mut self.front, &mut self.back),
         };
-        let entry = near.take_first().or_else(|| if self.exhausted { far.take_last() } else { None });
-        match entry {
-            Some(entry) => {
-                self.limit -= 1;
-                Taken::Entry(entry)
-            }
-            None if self.exhausted => Taken::End,
-            None => Taken::Read,
-        }
+        let at = match near.first() {
+            Some(slot) => Some(At { back, slot }),
+            None if self.exhausted => far.last().map(|slot| At { back: !back, slot }),
+            None => return Taken::Read,
+        };
+        at.map_or(Taken::End, |at| {
+            self.limit -= 1;
+            Taken::Entry(at)
+        })
+    }
+
+    /// The entry that [`take`](Pages::take) went past last.
+    #[inline]
+    pub(crate) fn entry_ref(&self, at: At) -> (&[u8], &[u8]) {
+        self.page(at).entry_ref(at.slot)
+    }
+
+    /// As [`entry_ref`](Pages::entry_ref), to be kept.
+    #[inline]
+    pub(crate) fn entry(&self, at: At) -> (Bytes, Bytes) {
+        self.page(at).entry(at.slot)
+    }
+
+    fn page(&self, at: At) -> &Page {
+        if at.back { &self.back } else { &self.front }
     }
 
     /// Hands out all entries that were read, as [`take`](Pages::take) would from the end that the scan begins at.
@@ -205,7 +234,7 @@ impl Pages {
         self.limit -= count;
         if self.exhausted {
             let count = far.len().min(self.limit);
-            into.extend((0..count).map_while(|_| far.take_last()));
+            into.extend((0..count).map_while(|_| far.last().map(|slot| far.entry(slot))));
             self.limit -= count;
         }
     }
@@ -235,9 +264,17 @@ impl Pages {
     }
 }
 
+/// Where an entry lies that was gone past; good until the next page is read.
+#[derive(Clone, Copy)]
+pub(crate) struct At {
+    /// In the page from the high end.
+    back: bool,
+    slot: Slot,
+}
+
 /// What [`Pages::take`] has.
 pub(crate) enum Taken {
-    Entry((Bytes, Bytes)),
+    Entry(At),
     /// A page has to be read first.
     Read,
     End,

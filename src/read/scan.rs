@@ -3,7 +3,7 @@
 //! [`Scan`](crate::Scan) has its pages read by a shard through its mailbox, [`LocalScan`](crate::LocalScan) on the
 //! shard's thread; everything else they have in common is here.
 
-use super::pages::{Page, PageRequest, Pages, Taken};
+use super::pages::{At, Page, PageRequest, Pages, Taken};
 use crate::error::Result;
 use bytes::Bytes;
 use std::future::Future;
@@ -40,9 +40,20 @@ impl<R: PageReader> Scanner<R> {
     /// The next entry from an end (`other`: the end that the scan does not begin at).
     #[inline]
     pub(crate) async fn step(&mut self, other: bool) -> Result<Option<(Bytes, Bytes)>> {
+        Ok(self.advance(other).await?.map(|at| self.pages.entry(at)))
+    }
+
+    /// As [`step`](Scanner::step), without counting references to it.
+    #[inline]
+    pub(crate) async fn step_ref(&mut self, other: bool) -> Result<Option<(&[u8], &[u8])>> {
+        Ok(self.advance(other).await?.map(|at| self.pages.entry_ref(at)))
+    }
+
+    #[inline]
+    async fn advance(&mut self, other: bool) -> Result<Option<At>> {
         loop {
             match self.pages.take(other) {
-                Taken::Entry(entry) => return Ok(Some(entry)),
+                Taken::Entry(at) => return Ok(Some(at)),
                 Taken::End => return Ok(None),
                 Taken::Read => {}
             }

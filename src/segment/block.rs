@@ -2,7 +2,9 @@
 //!
 //! Every block has a header (checksum, lengths, kind, count). Data blocks and index blocks share one layout
 //! for their entries: the common prefix of all keys once, then the entries in order, then the offset of each,
-//! so that a binary search decodes only the entries that it looks at. In an index block the "value" of an
+//! so that a search decodes only the entries that it looks at. In memory the offsets stand beside the *heads*, the first
+//! bytes of each key behind the prefix, as numbers: a search goes through those, and looks at entries only where heads are
+//! equal. In an index block the "value" of an
 //! entry is where its child lies and its key is a separator: the child holds entries at or after it only.
 //!
 //! [`Block::decode`] checks every bound once. What it lets through, the accessors read without a chance of
@@ -237,12 +239,49 @@ impl<'a> RawEntry<'a> {
     }
 }
 
+/// The first bytes of a key behind the block's prefix, which may lie in two pieces, as a number: big endian, padded with
+/// zeros. Where heads differ, keys differ the same way.
+#[inline]
+fn head_of(front: &[u8], back: &[u8]) -> u32 {
+    if let (true, Some(bytes)) = (front.is_empty(), back.first_chunk()) {
+        return u32::from_be_bytes(*bytes);
+    }
+    let mut bytes = [0; size_of::<u32>()];
+    for (to, &from) in bytes.iter_mut().zip(front.iter().chain(back)) {
+        *to = from;
+    }
+    u32::from_be_bytes(bytes)
+}
+
+/// What stands in memory beside an entry.
+#[derive(Clone, Copy)]
+struct Slot {
+    /// See [`head_of`].
+    head: u32,
+    /// Where the entry begins.
+    start: u32,
+}
+
+/// The slots of one line of the processor's cache.
+const SLOTS_A_LINE: usize = 64 / size_of::<Slot>();
+
+/// How many slots have a lower head. Each line is looked at in one place, and then one line in all its places: the loads do
+/// not wait for each other, as those of a binary search do, so that lines that are not in the cache come all at once.
+#[inline]
+fn count_below(slots: &[Slot], head: u32) -> usize {
+    let below = |slot: &&Slot| slot.head < head;
+    let lines = slots.chunks_exact(SLOTS_A_LINE);
+    let whole = lines.filter(|line| line.last().is_some_and(|slot| slot.head < head)).count();
+    let line = slots.get(whole * SLOTS_A_LINE..).unwrap_or_default();
+    whole * SLOTS_A_LINE + line.iter().take(SLOTS_A_LINE).filter(below).count()
+}
+
 /// A data or index block, every bound of which has been checked.
 pub(crate) struct Block {
     payload: Bytes,
+    /// Of each entry, in order.
+    slots: Box<[Slot]>,
     kind: BlockKind,
-    count: usize,
-    wide_offsets: bool,
     prefix_end: usize,
     /// Where the entries end and the offsets begin.
     entries_end: usize,
@@ -270,8 +309,20 @@ impl Block {
         if count == 0 {
             return Err("the block is empty");
         }
-        let block = Block { payload, kind, count, wide_offsets, prefix_end, entries_end };
+        let slots = payload[entries_end..].chunks_exact(offset_width).map(|bytes| {
+            let start = match *bytes {
+                [a, b, c, d] => u32::from_le_bytes([a, b, c, d]),
+                [a, b] => u32::from(u16::from_le_bytes([a, b])),
+                _ => 0,
+            };
+            Slot { head: 0, start }
+        });
+        let slots = slots.collect();
+        let mut block = Block { payload, slots, kind, prefix_end, entries_end };
         block.check(ptr, meta)?;
+        for at in 0..count {
+            block.slots[at].head = head_of(&[], block.suffix(at));
+        }
         Ok(block)
     }
 
@@ -284,7 +335,7 @@ impl Block {
         let prefix_bytes = self.prefix().len();
         let mut child_end = 0;
         let mut end = self.offset(0);
-        for at in 0..self.count {
+        for at in 0..self.count() {
             let start = std::mem::replace(&mut end, self.offset(at + 1));
             let bytes = if start < end { self.payload.get(start..end) } else { None };
             // The last end is where the offsets begin, so what ascends also stays inside.
@@ -324,12 +375,12 @@ impl Block {
     /// How many entries it has; at least one.
     #[inline]
     pub(crate) fn count(&self) -> usize {
-        self.count
+        self.slots.len()
     }
 
     /// The memory it takes, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.payload.len() + size_of::<Block>()
+        self.payload.len() + size_of_val(&*self.slots) + size_of::<Block>()
     }
 
     /// What all its keys begin with.
@@ -341,23 +392,21 @@ impl Block {
     /// Where entry `at` begins; where the entries end, past the last.
     #[inline]
     fn offset(&self, at: usize) -> usize {
-        if at >= self.count {
-            return self.entries_end;
-        }
-        let offsets = self.payload.get(self.entries_end..).unwrap_or_default();
-        if self.wide_offsets {
-            let bytes = offsets.get(4 * at..).and_then(|rest| rest.first_chunk::<4>());
-            bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize)
-        } else {
-            let bytes = offsets.get(2 * at..).and_then(|rest| rest.first_chunk::<2>());
-            bytes.map_or(0, |bytes| usize::from(u16::from_le_bytes(*bytes)))
-        }
+        self.slots.get(at).map_or(self.entries_end, |slot| slot.start as usize)
+    }
+
+    /// The key of entry `at` without the block's prefix.
+    #[inline]
+    fn suffix(&self, at: usize) -> &[u8] {
+        // All in front of the next entry will do: the entry says how long it is.
+        let bytes = self.payload.get(self.offset(at)..).unwrap_or_default();
+        RawEntry::decode_suffix(bytes).unwrap_or_default()
     }
 
     /// Entry `at`, which must be below [`Block::count`].
     #[inline]
     pub(crate) fn entry(&self, at: usize) -> RawEntry<'_> {
-        debug_assert!(at < self.count);
+        debug_assert!(at < self.count());
         let bytes = self.payload.get(self.offset(at)..self.offset(at + 1)).unwrap_or_default();
         RawEntry::decode(bytes).unwrap_or_default()
     }
@@ -390,17 +439,21 @@ impl Block {
         let (directory, head) = target.directory.split_at(front.len());
         let (key, tail) = target.key.split_at(target.key.len().min(rest.len()));
         match front.cmp(directory).then_with(|| rest.cmp(key)) {
-            Ordering::Less => return self.count,
+            Ordering::Less => return self.count(),
             Ordering::Greater => return 0,
             Ordering::Equal => {}
         }
-        let (mut low, mut high) = (0, self.count);
+        let goal = head_of(head, tail);
+        let mut low = count_below(&self.slots, goal);
+        let equal = |slot: &Slot| slot.head == goal;
+        // Mostly one or none.
+        let mut high = match self.slots.get(low..).unwrap_or_default() {
+            same @ [first, ..] if equal(first) => low + same.partition_point(equal),
+            _ => low,
+        };
         while low < high {
             let middle = low.midpoint(high);
-            // All in front of the next entry will do: the suffix says how long it is.
-            let bytes = self.payload.get(self.offset(middle)..).unwrap_or_default();
-            let suffix = RawEntry::decode_suffix(bytes).unwrap_or_default();
-            let order = compare_split(suffix, head, tail)
+            let order = compare_split(self.suffix(middle), head, tail)
                 .then_with(|| self.entry(middle).distance.cmp(&target.distance));
             if order == Ordering::Less || (inclusive && order == Ordering::Equal) {
                 low = middle + 1;
@@ -415,7 +468,7 @@ impl Block {
     #[inline]
     pub(crate) fn find(&self, target: &Target<'_>) -> Option<usize> {
         let at = self.rank(target, false);
-        if at == self.count {
+        if at == self.count() {
             return None;
         }
         let prefix = self.prefix();

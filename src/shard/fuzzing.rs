@@ -109,7 +109,7 @@ fn described(script: &mut Script<'_>, disk: &MemDisk) -> Vec<u8> {
 fn meta_of(script: &mut Script<'_>, kind: u8) -> SegmentMeta {
     let empty = script.flag();
     let first = Commit(script.number());
-    let entries = if empty { 0 } else { 1 + script.number() };
+    let entries = if empty { 0 } else { script.number().max(1) };
     let block = crate::segment::fuzzing::pointer(if empty { 0 } else { 4096 });
     let filter = crate::segment::fuzzing::pointer(if empty { 0 } else { 8192 });
     let key = if empty { Vec::new() } else { [&(1u64 << 16).to_be_bytes()[..], script.bytes(9)].concat() };

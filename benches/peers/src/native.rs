@@ -58,7 +58,7 @@ impl Way for OnCore {
     async fn scan(&self, directory: &Directory, from: &[u8], limit: usize) -> Quipus<usize> {
         let mut scan = self.0.range(directory, from..)?.limit(limit);
         let mut bytes = 0;
-        while let Some((_, value)) = scan.next().await? {
+        while let Some((_, value)) = scan.next_ref().await? {
             bytes += value.len();
         }
         Ok(bytes)
@@ -84,7 +84,7 @@ impl Way for Remote {
     async fn scan(&self, directory: &Directory, from: &[u8], limit: usize) -> Quipus<usize> {
         let mut scan = directory.range(from..).limit(limit);
         let mut bytes = 0;
-        while let Some((_, value)) = scan.next().await? {
+        while let Some((_, value)) = scan.next_ref().await? {
             bytes += value.len();
         }
         Ok(bytes)

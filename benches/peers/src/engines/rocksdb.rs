@@ -42,7 +42,10 @@ impl Rocks {
         options.set_compression_per_level(&[DBCompressionType::None; LEVELS]);
         options.set_bytes_per_sync(1 << 20);
         options.set_enable_pipelined_write(true);
-        options.set_recycle_log_file_num(4);
+        if setup.purpose != Purpose::BulkLoad {
+            // Refused where the log is off.
+            options.set_recycle_log_file_num(4);
+        }
         options.set_manual_wal_flush(matches!(setup.durability, Durability::Within(_)));
         if setup.purpose == Purpose::BulkLoad {
             options.prepare_for_bulk_load();
