@@ -150,9 +150,7 @@ fn open(disk: &MemDisk, divisor: u32, change: bool) {
     let _ = (core.last(), core.frame(), core.retained(), core.segments());
     let _ = core.frame_as_of(Commit(3));
     // What waits for the disk holds the shard, and the shard it.
-    core.tasks.clear();
-    core.snapshots.take();
-    core.state.borrow_mut().compaction.abandon();
+    core.let_go();
 }
 
 #[cfg(test)]

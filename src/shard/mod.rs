@@ -390,6 +390,16 @@ impl Core {
         true
     }
 
+    /// Drops what holds the shard while the shard holds it: tasks, kept snapshots, work in flight.
+    pub(crate) fn let_go(&self) {
+        self.tasks.clear();
+        self.snapshots.take();
+        // Borrowed only where a turn has panicked.
+        if let Ok(mut state) = self.state.try_borrow_mut() {
+            state.compaction.abandon();
+        }
+    }
+
     /// The last acts of a closed shard, after its last turn, when no task uses it any more: whoever still waits
     /// is told, and the log is sealed.
     // No one else borrows the state by then.
