@@ -34,40 +34,6 @@ impl GroupAt {
     }
 }
 
-/// What the first pages of a file say.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Glance {
-    /// `None` where the first page holds no intact header.
-    pub(super) header: Option<FileHeader>,
-    /// The head of the group behind the header, if it is intact.
-    pub(super) first: Option<GroupHead>,
-}
-
-impl Glance {
-    /// Its sequence number and its first commit, where header and first group agree about the former.
-    fn begins(&self) -> Option<(u64, Commit)> {
-        let (header, first) = (self.header?, self.first?);
-        (header.sequence != 0 && first.sequence == header.sequence).then_some((header.sequence, first.first))
-    }
-}
-
-/// Which files hold nothing above the floor, and so need not be read to their ends; and the file at which the replay begins
-/// if that is so.
-///
-/// That is the newest which begins at or below the floor; all that are older end before it begins. What groups in
-/// those claim to be durable was so when the newer one was begun, so it lies below its first commit: no such claim can
-/// show that the log ends too early.
-pub(super) fn wholly_below(files: &[Glance], floor: Commit) -> (Vec<bool>, Option<usize>) {
-    let begins: Vec<Option<(u64, Commit)>> = files.iter().map(Glance::begins).collect();
-    let reaches = |&file: &usize| begins[file].is_some_and(|(_, first)| first.0 <= floor.0.saturating_add(1));
-    let start = (0..files.len()).filter(reaches).max_by_key(|&file| begins[file]);
-    let Some(newest) = start.and_then(|start| begins[start]) else { return (vec![false; files.len()], None) };
-    let older = |begins: &Option<(u64, Commit)>| {
-        begins.is_some_and(|(sequence, first)| sequence < newest.0 && first < newest.1)
-    };
-    (begins.iter().map(older).collect(), start)
-}
-
 /// What a scan found in one file.
 #[derive(Clone, Debug)]
 pub(super) struct Scanned {

@@ -1,11 +1,8 @@
 //! Opening a log: read every file, decide ([`plan`]), replay, and leave the files so that only the live chain
 //! can be found next time.
 //!
-//! 1. Every slot's header and the head of its first group are read (an unreadable page is an error), then every intact
-//!    group of each file, save of those that lie [wholly below](wholly_below) the floor: so opening takes time in proportion
-//!    to what the log holds, not to its files.
-//! 2. [`plan`] decides what is the log, or that it is damaged. (Should it want a file that was passed over after all, those
-//!    are read as well, and it decides again.)
+//! 1. Every slot's header and every intact group in it are read (an unreadable page is an error).
+//! 2. [`plan`] decides what is the log, or that it is damaged.
 //! 3. The records above the floor go to the caller, in order.
 //! 4. Files that gave records are synced: what the disk's cache holds may be read, and yet be lost later.
 //! 5. Every file that is not kept is marked free, durably, before any new group can be written: so stale
@@ -16,7 +13,7 @@
 
 use super::files::{self, DURABLE, LogFile, Source, slot_name, slot_of};
 use super::format::{FileHeader, GROUP_HEADER_BYTES, GroupHead, Identity, VERSION};
-use super::plan::{Glance, GroupAt, Plan, Scanned, plan, wholly_below};
+use super::plan::{GroupAt, Plan, Scanned, plan};
 use super::{Active, Full, Log, LogOptions};
 use crate::disk::buffer::PAGE_BLANK;
 use crate::disk::io::Io;
@@ -70,16 +67,14 @@ impl<'a> Window<'a> {
     }
 }
 
-/// Reads a file's header, and what its first group says of itself.
-async fn glance(io: &Io, identity: Identity, file: &LogFile) -> Result<Glance> {
+/// Reads a file's header and finds every intact group in it.
+async fn scan(io: &Io, identity: Identity, file: &LogFile) -> Result<Scanned> {
     let name = slot_name(file.slot);
-    let mut window = Window { read_bytes: 2 * PAGE, ..Window::new(io, file) };
-    let (mut header, mut first) = (None, None);
+    let seed = identity.seed();
+    let mut window = Window::new(io, file);
+    let mut header = None;
     if file.bytes >= PAGE {
         header = FileHeader::decode(window.at(0, PAGE).await?);
-    }
-    if file.bytes >= 2 * PAGE {
-        first = GroupHead::peek(window.at(PAGE, PAGE).await?, identity.seed());
     }
     if let Some(header) = header {
         if header.version != VERSION {
@@ -95,12 +90,6 @@ async fn glance(io: &Io, identity: Identity, file: &LogFile) -> Result<Glance> {
             return Err(Error::damaged(name, file.bytes, why));
         }
     }
-    Ok(Glance { header, first })
-}
-
-/// Finds every intact group in a file.
-async fn scan(io: &Io, seed: u64, file: &LogFile, header: Option<FileHeader>) -> Result<Scanned> {
-    let mut window = Window::new(io, file);
     let mut groups = Vec::new();
     let mut offset = PAGE;
     while offset + PAGE <= file.bytes {
@@ -112,7 +101,7 @@ async fn scan(io: &Io, seed: u64, file: &LogFile, header: Option<FileHeader>) ->
         offset += group.map_or(PAGE, |group| group.head.padded_bytes());
         groups.extend(group);
     }
-    Ok(Scanned { name: slot_name(file.slot), header, groups })
+    Ok(Scanned { name, header, groups })
 }
 
 /// The intact group that begins at a page, if there is one.
@@ -237,26 +226,10 @@ impl Log {
             let (file, bytes) = opened.map_err(|error| Error::io("open", &name, error))?;
             files.push(LogFile { slot, file, bytes, told: Commit::ZERO });
         }
-        let glances = files.iter().map(|file| glance(io, identity, file));
-        let glances: Vec<Glance> = stream::iter(glances).buffered(READS_AHEAD).try_collect().await?;
-        let (below, start) = wholly_below(&glances, floor);
-        let scans = files.iter().zip(&glances).zip(&below).map(|((file, glance), &below)| async move {
-            if below {
-                let (name, header) = (slot_name(file.slot), glance.header);
-                return Ok(Scanned { name, header, groups: Vec::new() });
-            }
-            scan(io, identity.seed(), file, glance.header).await
-        });
-        let mut scanned: Vec<Scanned> = stream::iter(scans).buffered(READS_AHEAD).try_collect().await?;
-        let mut planned = plan(&scanned, floor);
-        let from = planned.as_ref().ok().and_then(|plan| plan.replay.first()).map(|portion| portion.file);
-        if below.contains(&true) && from != start {
-            for at in (0..files.len()).filter(|&at| below[at]) {
-                scanned[at] = scan(io, identity.seed(), &files[at], glances[at].header).await?;
-            }
-            planned = plan(&scanned, floor);
-        }
-        let plan = planned?;
+        let scans = files.iter().map(|file| scan(io, identity, file));
+        let scanned: Vec<Scanned> = stream::iter(scans).buffered(READS_AHEAD).try_collect().await?;
+
+        let plan = plan(&scanned, floor)?;
         if plan.last.max(floor) < reach {
             let why =
                 format!("it ends at commit {}, but commits up to {reach} were durable", plan.last.max(floor));

@@ -244,22 +244,6 @@ fn durable_log(commits: u64, seal: bool) -> MemDisk {
 }
 
 #[test]
-fn what_lies_below_the_floor_is_not_read_to_its_end() {
-    let disk = durable_log(19, false);
-    let mut read_before = u64::MAX;
-    for floor in 0..=19 {
-        let opened = must_open(&disk.copy(), options(6), floor);
-        let commits: Vec<u64> = opened.records.iter().map(|(commit, _)| *commit).collect();
-        assert_eq!(commits, Vec::from_iter(floor + 1..=19));
-        let read = opened.io.stats().read_bytes;
-        assert!(read <= read_before, "{read} bytes above commit {floor}, {read_before} before");
-        read_before = read;
-    }
-    let all = must_open(&disk.copy(), options(6), 0).io.stats().read_bytes;
-    assert!(read_before < all / 2, "{read_before} bytes with nothing to replay, {all} with everything");
-}
-
-#[test]
 fn a_flipped_byte_before_the_last_acknowledged_commit_is_refused_not_cut() {
     for seal in [true, false] {
         let commits = 12;
