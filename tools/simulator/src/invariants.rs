@@ -110,10 +110,13 @@ impl CoverCheck {
             Piece::Segment(window) => Some(window.level()),
             _ => None,
         });
-        let lowest = windows.chain([picture.shape.flush_level]).min();
+        let windows: Vec<Level> = windows.collect();
+        // And the base's level higher than any window.
+        let base_level = picture.shape.base_level.max(windows.iter().map(|level| level.above()).max());
+        let lowest = windows.into_iter().chain([picture.shape.flush_level]).min();
         self.lowest = lowest.map_or(self.lowest, |lowest| lowest.min(self.lowest));
         let live = picture.pieces.iter().filter(|piece| !matches!(piece, Piece::Spill(_))).count();
-        self.highest = self.highest.max(picture.shape.base_level);
+        self.highest = self.highest.max(base_level);
         self.without_base |= picture.shape.base_level.is_none();
         let highest = self.highest.filter(|_| !self.without_base);
         let bound = bound(picture, self.lowest, highest);
