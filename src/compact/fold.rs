@@ -8,8 +8,9 @@
 //!    rest of the tile becomes a tile of its own (one that is always rewritten).
 //! 3. At a tile's end a part that is still small takes in the next tile too, so parts do not crumble.
 //!
-//! The engine's own directories, catalog and drops, come last, in tiles of their own, and all at once: they say
-//! which other entries are dead, so until everything else is done they must stay as they are.
+//! The engine's own directories, catalog and drops, come last, in tiles of their own, and are installed by the
+//! change that ends the fold: they say which other entries are dead, so for as long as the fold may be resumed they
+//! must stay as they are.
 //!
 //! Every decision depends on the parts, the window and the options only, and each installed part is a point
 //! from which the fold can be resumed: parts that end at the fold's commit are done. So an interrupted fold
@@ -22,7 +23,7 @@ use super::carry::{merge_of, work_of};
 use super::dead::{Dead, Earlier};
 use super::output::Output;
 use super::sift::Sift;
-use super::{Change, Context, part_name};
+use super::{Change, Context, NewParts, part_name};
 use crate::entry::DirectoryId;
 use crate::error::Result;
 use crate::levels::{Commit, KeepRule, Level};
@@ -95,25 +96,20 @@ pub(crate) async fn fold(
     for tile in own.iter() {
         rewrite |= touched(&context, &mut window, &dead, tile).await?;
     }
-    if own.iter().filter_map(|tile| tile.part.as_ref()).any(done) {
-        rewrite = false;
-    }
-    match own.last() {
+    let own = match own.last() {
         Some(last) if rewrite => {
             let high = last.high.clone();
             folding.together = Some(Vec::new());
             folding.rewrite(own, 0).await?;
             let parts = folding.together.take().unwrap_or_default();
-            let change = Change::Parts { low: FullKey::least(), high, parts };
-            context.outbox.borrow_mut().push_back(change);
+            Some(NewParts { low: FullKey::least(), high, parts })
         }
         _ => {
-            for tile in own.iter() {
-                folding.pass_over(tile);
-            }
+            own.iter().for_each(|tile| folding.pass_over(tile));
+            None
         }
-    }
-    context.outbox.borrow_mut().push_back(Change::Folded { to });
+    };
+    context.outbox.borrow_mut().push_back(Change::Folded { to, own });
     Ok(())
 }
 
@@ -252,7 +248,10 @@ impl Folding<'_> {
         };
         match &mut self.together {
             Some(together) => together.extend(parts),
-            None => self.context.outbox.borrow_mut().push_back(Change::Parts { low, high, parts }),
+            None => {
+                let change = Change::Parts(NewParts { low, high, parts });
+                self.context.outbox.borrow_mut().push_back(change);
+            }
         }
         Ok(())
     }

@@ -120,10 +120,18 @@ pub(crate) enum Change {
     Window { segment: Rc<Segment>, span: Span },
     /// A spill takes the place of its table, or of smaller spills.
     Spill { segment: Rc<Segment>, span: Span },
-    /// New parts of the base take the place of what lay between their bounds.
-    Parts { low: FullKey, high: Option<FullKey>, parts: Vec<Part> },
-    /// The base is folded up to a commit: what it took in goes.
-    Folded { to: Commit },
+    /// New parts of the base take the place of what lay there.
+    Parts(NewParts),
+    /// The base is folded up to a commit: what it took in goes. The last parts are new, if they had to be: those of
+    /// the engine's own directories.
+    Folded { to: Commit, own: Option<NewParts> },
+}
+
+/// New parts of the base, and the bounds of what they take the place of.
+pub(crate) struct NewParts {
+    pub(crate) low: FullKey,
+    pub(crate) high: Option<FullKey>,
+    pub(crate) parts: Vec<Part>,
 }
 
 /// The file of a window's segment.

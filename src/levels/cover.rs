@@ -113,6 +113,13 @@ impl Carry {
         }
     }
 
+    /// The level of what is new to it: a fold may end where a far larger window does, and takes in no more than has come
+    /// since the one before it.
+    pub fn level_of_work(self, shape: &Shape) -> Level {
+        let level = self.level(shape.divisor);
+        shape.base_level.map_or(level, |base| base.min(level))
+    }
+
     /// What it makes.
     pub fn output(self) -> Piece {
         match self {

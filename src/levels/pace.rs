@@ -94,8 +94,7 @@ impl Pace {
             self.works.last().is_none_or(|last| last.due < due),
             "carries begin in the order of their commits"
         );
-        let level = carry.level(shape.divisor);
-        let window = shape.divisor.pow(shape.base_level.map_or(level, |base| base.min(level)));
+        let window = shape.divisor.pow(carry.level_of_work(shape));
         let share = if matches!(carry, Carry::Fold { .. }) { 2 } else { 4 };
         let schedule = window.div_ceil(share).min((deadline.0 - now.0).div_ceil(2));
         self.works.push(Work {

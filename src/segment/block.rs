@@ -320,14 +320,11 @@ impl Block {
         let slots = slots.collect();
         let mut block = Block { payload, slots, kind, prefix_end, entries_end };
         block.check(ptr, meta)?;
-        for at in 0..count {
-            block.slots[at].head = head_of(&[], block.suffix(at));
-        }
         Ok(block)
     }
 
-    /// Walks all entries: offsets ascend and stay inside, and each entry is well formed for its kind.
-    fn check(&self, ptr: BlockPtr, meta: &SegmentMeta) -> Result<(), &'static str> {
+    /// Walks all entries: offsets ascend and stay inside, and each entry is well formed for its kind. Notes their heads.
+    fn check(&mut self, ptr: BlockPtr, meta: &SegmentMeta) -> Result<(), &'static str> {
         if self.offset(0) != self.prefix_end {
             return Err("the first entry of the block is not where it must be");
         }
@@ -341,6 +338,7 @@ impl Block {
             // The last end is where the offsets begin, so what ascends also stays inside.
             let entry = bytes.and_then(RawEntry::decode);
             let entry = entry.ok_or("an entry of the block is cut short")?;
+            self.slots[at].head = head_of(&[], entry.suffix);
             let full_key_bytes = prefix_bytes + entry.suffix.len();
             if full_key_bytes > FULL_KEY_BYTES_MAX {
                 return Err("a key of the block is longer than any key can be");

@@ -414,12 +414,7 @@ impl Core {
             return false;
         }
         let shape = &state.tip.schedule.shape;
-        let level = carry.level(shape.divisor);
-        let level = match carry {
-            Carry::Fold { .. } => shape.base_level.map_or(level, |base| base.min(level)),
-            Carry::Segment(_) => level,
-        };
-        if level > shape.flush_level.above() {
+        if carry.level_of_work(shape) > shape.flush_level.above() {
             let table = state.tip.view.tables().find(|table| span.covers(table.span())).cloned();
             if let Some(table) = table {
                 self.begin(state, Task::spill(table));

@@ -9,7 +9,7 @@
 
 use super::{Core, State};
 use crate::codec::{Reader, put_prefixed, put_varint};
-use crate::compact::Change;
+use crate::compact::{Change, NewParts};
 use crate::entry::DirectoryId;
 use crate::error::{Error, Result};
 use crate::levels::{Aligned, Commit, History, Level, Retention, Span};
@@ -166,37 +166,13 @@ impl State {
                 }
                 spilled = Some(span);
             }
-            Change::Parts { low, high, parts } => {
-                let above = |key: &FullKey| high.as_ref().is_some_and(|high| key >= high);
-                let mut kept = Vec::new();
-                for part in std::mem::take(&mut view.parts) {
-                    if part.low < low || above(&part.low) {
-                        kept.push(part);
-                        continue;
-                    }
-                    edit.remove.push(part.segment.name().to_string());
-                    match &high {
-                        // The rest of it is still to be folded.
-                        Some(high) if part.ends_above(high.directory, &high.key) => {
-                            let rest = Part { low: high.clone(), whole: false, ..part };
-                            let role = encode_role(Kind::Part, Some(&rest), &rest.segment);
-                            edit.add.push((rest.segment.name().to_string(), role));
-                            kept.push(rest);
-                        }
-                        _ => gone.push(part.segment),
-                    }
-                }
-                for part in parts {
-                    let role = encode_role(Kind::Part, Some(&part), &part.segment);
-                    edit.add.push((part.segment.name().to_string(), role));
-                    kept.push(part);
-                }
-                kept.sort_by(|one, other| one.low.cmp(&other.low));
-                view.parts = kept;
-            }
-            Change::Folded { to } => {
+            Change::Parts(new) => gone = replace_parts(&mut view, &mut edit, new),
+            Change::Folded { to, own } => {
                 gone = segments_of(view.take_within(Span::new(Commit::ZERO, to)));
                 edit.remove = names_of(&gone);
+                if let Some(own) = own {
+                    gone.extend(replace_parts(&mut view, &mut edit, own));
+                }
                 view.base_end = to;
                 base_bytes = view.parts.iter().map(|part| work_bytes(&part.segment)).sum();
                 done = Some(to);
@@ -229,6 +205,39 @@ impl State {
             self.compaction.spilled(span);
         }
     }
+}
+
+/// Puts new parts in the place of what lay within their bounds, in the view and in the edit. Answers what is gone.
+fn replace_parts(view: &mut View, edit: &mut Edit, new: NewParts) -> Vec<Rc<Segment>> {
+    let NewParts { low, high, parts } = new;
+    let above = |key: &FullKey| high.as_ref().is_some_and(|high| key >= high);
+    let mut gone = Vec::new();
+    let mut kept = Vec::new();
+    for part in std::mem::take(&mut view.parts) {
+        if part.low < low || above(&part.low) {
+            kept.push(part);
+            continue;
+        }
+        edit.remove.push(part.segment.name().to_string());
+        match &high {
+            // The rest of it is still to be folded.
+            Some(high) if part.ends_above(high.directory, &high.key) => {
+                let rest = Part { low: high.clone(), whole: false, ..part };
+                let role = encode_role(Kind::Part, Some(&rest), &rest.segment);
+                edit.add.push((rest.segment.name().to_string(), role));
+                kept.push(rest);
+            }
+            _ => gone.push(part.segment),
+        }
+    }
+    for part in parts {
+        let role = encode_role(Kind::Part, Some(&part), &part.segment);
+        edit.add.push((part.segment.name().to_string(), role));
+        kept.push(part);
+    }
+    kept.sort_by(|one, other| one.low.cmp(&other.low));
+    view.parts = kept;
+    gone
 }
 
 fn segments_of(sources: Vec<Source>) -> Vec<Rc<Segment>> {

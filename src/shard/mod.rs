@@ -405,11 +405,9 @@ impl Core {
     // No one else borrows the state by then.
     #[allow(clippy::await_holding_refcell_ref)]
     pub(crate) async fn finish(&self) {
+        self.let_go();
         let mut state = self.state.borrow_mut();
         state.waiters.fail(&Error::Closed);
-        state.compaction.abandon();
-        self.tasks.clear();
-        self.snapshots.take();
         let result = match state.poisoned.clone() {
             Some(error) => Err(error),
             None => match state.log.seal().await {

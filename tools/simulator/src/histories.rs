@@ -8,7 +8,7 @@ use crate::model::{Change, Step};
 use crate::plan::{Action, End, Plan, Reopen, Route};
 use quipu::disk::simulated::SplitMix64;
 use quipu::levels::Level;
-use quipu::{Bytes, Options, Retention};
+use quipu::{Bytes, Compression, Options, Retention};
 
 /// A fixed history.
 #[derive(Clone, Debug)]
@@ -95,6 +95,24 @@ pub fn histories() -> Vec<TinyHistory> {
             actions.commit(Step::Remove("r/b"));
             actions.puts(9..17, 3, 400);
         }),
+        history(
+            "a part that a drop empties",
+            31,
+            small().compression(Compression::None),
+            Retention::None,
+            |actions| {
+                let fill = |path, key| Step::Batch((0..3).map(|at| put(path, key + at, key, 3000)).collect());
+                actions.commit(fill("r/a", 0)).commit(fill("r/b/x", 0)).commit(fill("r/b/x", 3)).puts(
+                    0..1,
+                    1,
+                    400,
+                );
+                // The last of the parts so far is of r/b/x alone. Where it was, there is nothing but this, once the
+                // fold of all has been there.
+                actions.commit(Step::Batch(vec![put("r/b/x", 9, 9, 400)])).commit(Step::Remove("r/b"));
+                actions.commit(fill("r/a", 3)).commit(fill("r/a", 6)).puts(0..2, 2, 400);
+            },
+        ),
         history("renames and drops", 4, small(), Retention::Level(Level(3)), |actions| {
             actions.puts(0..3, 3, 300);
             actions.commit(Step::Rename("r/a", "r/b"));
