@@ -57,7 +57,7 @@ const WORKLOADS: [&str; 6] = [
     "1k keys, many versions",
 ];
 
-const MEASURES: [&str; 6] = ["insert", "get", "get absent", "scan", "scan back", "drop"];
+const MEASURES: [&str; 7] = ["insert", "insert late", "get", "get absent", "scan", "scan back", "drop"];
 
 /// Runs one operation per entry and gives nanoseconds for each.
 fn time(run: impl FnOnce()) -> f64 {
@@ -67,6 +67,13 @@ fn time(run: impl FnOnce()) -> f64 {
 }
 
 fn memtable(keys: &[Key], asked: &[Key]) -> ([f64; MEASURES.len()], usize) {
+    let mut table = Memtable::new();
+    let late = time(|| {
+        for (n, (directory, key)) in keys.iter().enumerate() {
+            table.insert_late(DirectoryId(*directory), key, Commit(n as u64 + 1), Some(&VALUE));
+        }
+        table.catch_up();
+    });
     let mut table = Memtable::new();
     let insert = time(|| {
         for (n, (directory, key)) in keys.iter().enumerate() {
@@ -100,7 +107,7 @@ fn memtable(keys: &[Key], asked: &[Key]) -> ([f64; MEASURES.len()], usize) {
         }
     });
     let memory = table.memory();
-    ([insert, get, absent, scan, back, time(|| drop(table))], memory)
+    ([insert, late, get, absent, scan, back, time(|| drop(table))], memory)
 }
 
 fn btreemap(keys: &[Key], asked: &[Key]) -> [f64; MEASURES.len()] {
@@ -127,7 +134,7 @@ fn btreemap(keys: &[Key], asked: &[Key]) -> [f64; MEASURES.len()] {
     // Touch the key as a merge would: the memtable's entry reads its record's header.
     let scan = time(|| model.iter().for_each(|(key, value)| _ = black_box((key.1.first(), value))));
     let back = time(|| model.iter().rev().for_each(|(key, value)| _ = black_box((key.1.first(), value))));
-    [insert, get, absent, scan, back, time(|| drop(model))]
+    [insert, insert, get, absent, scan, back, time(|| drop(model))]
 }
 
 fn main() {

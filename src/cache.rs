@@ -88,7 +88,11 @@ pub(crate) struct BlockCache {
     hits: Cell<u64>,
     misses: Cell<u64>,
     next_segment: Cell<u64>,
+    besides: Cell<u64>,
 }
+
+/// Of so many uses of blocks that were found without the cache, it is told of one.
+const TOLD_OF: u64 = 8;
 
 impl BlockCache {
     /// A cache that keeps at most `budget_bytes`; with 0 it keeps nothing.
@@ -116,6 +120,7 @@ impl BlockCache {
             hits: Cell::new(0),
             misses: Cell::new(0),
             next_segment: Cell::new(1),
+            besides: Cell::new(0),
         }
     }
 
@@ -141,6 +146,18 @@ impl BlockCache {
         let found = self.inner.borrow().get(&key).cloned();
         self.hits.set(self.hits.get() + u64::from(found.is_some()));
         found
+    }
+
+    /// A block was used that is cached and was found without a look in here; counts a hit. Now and then it is looked up all
+    /// the same, so that what is used often stays.
+    #[inline]
+    pub(crate) fn used_beside(&self, key: impl FnOnce() -> BlockKey) {
+        self.hits.set(self.hits.get() + 1);
+        let besides = self.besides.get() + 1;
+        self.besides.set(besides);
+        if besides.is_multiple_of(TOLD_OF) {
+            let _ = self.inner.borrow().get(&key());
+        }
     }
 
     /// Whether a block is cached; counts as neither hit nor miss.

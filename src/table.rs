@@ -41,12 +41,12 @@ impl Table {
     }
 
     pub(crate) fn memory(&self) -> usize {
-        self.with(Memtable::memory)
+        self.with_lagging(Memtable::memory)
     }
 
     /// Whether nothing was added so far.
     pub(crate) fn is_empty(&self) -> bool {
-        self.with(Memtable::is_empty)
+        self.with_lagging(Memtable::is_empty)
     }
 
     pub(crate) fn is_frozen(&self) -> bool {
@@ -75,9 +75,18 @@ impl Table {
         debug_assert!(fresh, "a table freezes once");
     }
 
-    /// Calls `f` with the memtable.
+    /// Calls `f` with the memtable, all of its records in place.
     #[inline]
     pub(crate) fn with<R>(&self, f: impl FnOnce(&Memtable) -> R) -> R {
+        if !self.is_frozen() && self.live.borrow().lags() {
+            self.live.borrow_mut().catch_up();
+        }
+        self.with_lagging(f)
+    }
+
+    /// Calls `f` with the memtable, some of whose records may still be kept aside.
+    #[inline]
+    fn with_lagging<R>(&self, f: impl FnOnce(&Memtable) -> R) -> R {
         match self.frozen.get() {
             Some(memtable) => f(memtable),
             None => f(&self.live.borrow()),

@@ -76,6 +76,14 @@ pub(super) struct Locator {
     offset: u32,
 }
 
+impl Locator {
+    /// Something that cannot be known before the locator is fetched.
+    #[inline]
+    pub(super) fn touch(&self) -> u64 {
+        u64::from(self.chunk) << 32 | u64::from(self.offset)
+    }
+}
+
 pub(super) struct Arena {
     /// None ever grows beyond the capacity it was made with.
     chunks: Vec<Vec<u8>>,

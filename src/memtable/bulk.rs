@@ -8,15 +8,21 @@
 //!    quicksort that caches eight bytes: Ng and Kakehi, "Cache Efficient Radix Sort for String Sorting", 2007).
 //! 3. A short run is sorted by comparing entries. Since each sort is stable, of two that are equal the one
 //!    that was staged later comes later, and that is the one that counts.
+//!
+//! And inserting a few at once, for a table that is read between: [`Memtable::insert_late`] keeps up to [`LATE_MAX`] records
+//! aside, and [`Memtable::catch_up`] puts them in. All of them go down the tree a level at a time, so that the core fetches
+//! the nodes of many while it would wait for those of one.
 
 use super::Memtable;
 use super::arena::{Arena, Locator};
-use super::node::eight_bytes;
+use super::node::{NodeId, eight_bytes};
 use crate::entry::{DirectoryId, Entry};
 use crate::levels::Commit;
 
 /// Runs up to this long are sorted by comparing entries.
 const RUN_SHORT: usize = 24;
+/// The most records that are kept aside: enough to keep the core's line fill buffers busy.
+const LATE_MAX: usize = 16;
 /// The part of a key that a pass sorts by.
 const PART_BYTES: usize = 8;
 
@@ -29,6 +35,67 @@ pub(super) struct Staged {
 }
 
 impl Memtable {
+    /// Adds a version of a key, as [`Memtable::insert`] does; it is to be seen only after [`Memtable::catch_up`], or
+    /// after so many others that it goes in with them.
+    pub fn insert_late(&mut self, directory: DirectoryId, key: &[u8], commit: Commit, value: Option<&[u8]>) {
+        let record = self.arena.push(&Entry { directory, key, commit, value });
+        if self.late.is_empty() && self.is_behind_all(record) {
+            return self.place(record);
+        }
+        self.late.push(record);
+        if self.late.len() == LATE_MAX {
+            self.catch_up();
+        }
+    }
+
+    /// Whether records are kept aside.
+    #[inline]
+    pub fn lags(&self) -> bool {
+        !self.late.is_empty()
+    }
+
+    /// Puts in what was kept aside.
+    pub fn catch_up(&mut self) {
+        let mut late = std::mem::take(&mut self.late);
+        let mut leaves = [self.root; LATE_MAX];
+        let leaves = &mut leaves[..late.len().min(LATE_MAX)];
+        for _ in 0..self.depth {
+            for (node, &record) in leaves.iter_mut().zip(&late) {
+                *node = self.child_of(*node, &self.arena.entry(record));
+            }
+        }
+        let touched = leaves.iter().fold(0, |sum, &leaf| sum ^ self.leaves[leaf].slots.touch());
+        std::hint::black_box(touched);
+        // A split changes what lies where: those behind it are looked for anew.
+        let before = self.leaves.len();
+        for (&leaf, &record) in leaves.iter().zip(&late) {
+            if self.leaves.len() == before {
+                self.place_in(leaf, record);
+            } else {
+                self.place(record);
+            }
+        }
+        late.clear();
+        self.late = late;
+    }
+
+    /// Puts a record in the leaf that it belongs to.
+    #[inline]
+    fn place_in(&mut self, leaf: NodeId, record: Locator) {
+        let entry = self.arena.entry(record);
+        let slots = &mut self.leaves[leaf].slots;
+        let (at, present) = slots.find(&self.arena, &entry);
+        if present {
+            slots.replace(at, record);
+        } else if slots.is_full() {
+            self.place(record);
+        } else {
+            slots.insert(&self.arena, at, record);
+            self.leaves[leaf].latest = at as u32;
+            self.entries += 1;
+        }
+    }
+
     /// Takes up a version of a key, as [`Memtable::insert`] does; it is to be seen only after
     /// [`Memtable::settle`].
     pub fn stage(&mut self, directory: DirectoryId, key: &[u8], commit: Commit, value: Option<&[u8]>) {
@@ -36,8 +103,9 @@ impl Memtable {
         self.staged.push(Staged { directory, part: eight_bytes(key), record });
     }
 
-    /// Puts in all that was staged.
+    /// Puts in all that was staged or kept aside.
     pub fn settle(&mut self) {
+        self.catch_up();
         let mut staged = std::mem::take(&mut self.staged);
         staged.sort_by_key(|staged| (staged.directory, staged.part));
         for run in staged.chunk_by_mut(|a, b| (a.directory, a.part) == (b.directory, b.part)) {

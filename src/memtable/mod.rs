@@ -56,6 +56,8 @@ pub struct Memtable {
     entries: usize,
     /// Records that are not in the tree yet.
     staged: Vec<Staged>,
+    /// Those that go into it together.
+    late: Vec<Locator>,
 }
 
 /// Where an entry is in the table that gave out the position; stays good whatever is inserted later.
@@ -105,6 +107,7 @@ impl Memtable {
             last: root,
             entries: 0,
             staged: Vec::new(),
+            late: Vec::new(),
         }
     }
 
@@ -144,25 +147,34 @@ impl Memtable {
     /// Puts a record at the end of the table without a search, if it belongs there and there is room.
     #[inline]
     fn append(&mut self, record: Locator) -> bool {
-        let entry = self.arena.entry(record);
-        let leaf = &mut self.leaves[self.last];
-        if leaf.slots.is_full() {
+        if self.leaves[self.last].slots.is_full() || !self.is_behind_all(record) {
             return false;
         }
-        let behind =
-            leaf.slots.records().last().is_none_or(|&last| self.arena.entry(last).order(&entry).is_lt());
-        if behind {
-            leaf.latest = leaf.slots.len() as u32;
-            leaf.slots.insert(&self.arena, leaf.slots.len(), record);
-            self.entries += 1;
-        }
-        behind
+        let leaf = &mut self.leaves[self.last];
+        leaf.latest = leaf.slots.len() as u32;
+        leaf.slots.insert(&self.arena, leaf.slots.len(), record);
+        self.entries += 1;
+        true
+    }
+
+    /// Whether a record belongs behind all that are in the tree.
+    #[inline]
+    fn is_behind_all(&self, record: Locator) -> bool {
+        let last = self.leaves[self.last].slots.records().last();
+        last.is_none_or(|&last| self.arena.entry(last).order(&self.arena.entry(record)).is_lt())
     }
 
     /// The newest version of a key that is not newer than a commit; of a deleted key, the delete.
     pub fn get(&self, directory: DirectoryId, key: &[u8], at: Commit) -> Option<Entry<'_>> {
-        let position = self.first_from(Place::AsOf(directory, key, at))?;
-        let entry = self.entry(position);
+        let probe = Entry { directory, key, commit: at, value: None };
+        let leaf = self.descend(&probe, |_, _| {});
+        let slots = &self.leaves[leaf].slots;
+        let (slot, _) = slots.find(&self.arena, &probe);
+        // Mostly that is known without a look at the record.
+        if slots.is_of_other_key(slot, &probe) {
+            return None;
+        }
+        let entry = self.entry(self.position(leaf, slot)?);
         (entry.directory == directory && entry.key == key).then_some(entry)
     }
 
@@ -179,7 +191,7 @@ impl Memtable {
 
     /// Whether nothing was inserted.
     pub fn is_empty(&self) -> bool {
-        self.entries == 0
+        self.entries == 0 && !self.lags()
     }
 
     /// The bytes allocated: records, nodes and room for more of both.
@@ -321,6 +333,14 @@ impl Memtable {
             id = inner.children[child];
         }
         id
+    }
+
+    /// The child of an inner node that leads to the probe.
+    #[inline]
+    fn child_of(&self, inner: NodeId, probe: &Entry<'_>) -> NodeId {
+        let inner = &self.inners[inner];
+        let (before, present) = inner.slots.find(&self.arena, probe);
+        inner.children[before + usize::from(present)]
     }
 
     /// Splits a full leaf and puts a record in, whose place in the full leaf was `at`.

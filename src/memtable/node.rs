@@ -91,6 +91,20 @@ impl Slots {
         }
     }
 
+    /// Fetches what a search and an insert look at into the core's cache.
+    #[inline]
+    pub(super) fn touch(&self) -> u64 {
+        let heads = self.heads.iter().step_by(GROUP / 2).fold(0, |sum, &head| sum ^ head as u64);
+        let records = self.records.iter().step_by(GROUP).fold(0, |sum, record| sum ^ record.touch());
+        heads ^ records ^ u64::from(self.len) ^ u64::from(self.prefix[0])
+    }
+
+    /// Whether a slot certainly holds another key than the probe's. Never so of a slot behind the last.
+    #[inline]
+    pub(super) fn is_of_other_key(&self, slot: usize, probe: &Entry<'_>) -> bool {
+        slot < self.len() && self.heads[slot] != self.head(probe)
+    }
+
     #[inline]
     fn count_below(&self, head: Head) -> usize {
         let (groups, _) = self.heads.as_chunks::<GROUP>();
@@ -271,6 +285,11 @@ impl<T> Pool<T> {
         let (len, capacity) = (chunk.len(), chunk.capacity());
         self.bytes = (at * POOL_CHUNK + capacity) * size_of::<T>();
         (at * POOL_CHUNK + len - 1) as NodeId
+    }
+
+    /// How many nodes there are.
+    pub(super) fn len(&self) -> usize {
+        self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * POOL_CHUNK + last.len())
     }
 
     /// The bytes allocated.

@@ -63,6 +63,8 @@ fn directory(seeded: &mut Seeded) -> u64 {
     DIRECTORIES[seeded.below(DIRECTORIES.len() as u64) as usize]
 }
 
+type Put = fn(&mut Memtable, DirectoryId, &[u8], Commit, Option<&[u8]>);
+
 /// A table and its model, filled alike.
 struct Pair {
     table: Memtable,
@@ -70,8 +72,8 @@ struct Pair {
     seeded: Seeded,
     keys: Keys,
     commit: u64,
-    /// Stage instead of inserting.
-    stages: bool,
+    /// How the table is filled: at once, staged, or late.
+    put: Put,
 }
 
 impl Pair {
@@ -82,13 +84,12 @@ impl Pair {
             seeded: Seeded(seed),
             keys,
             commit: 0,
-            stages: false,
+            put: Memtable::insert,
         }
     }
 
     fn insert(&mut self, directory: u64, key: Vec<u8>, commit: u64, value: Option<Vec<u8>>) {
-        let put = if self.stages { Memtable::stage } else { Memtable::insert };
-        put(&mut self.table, DirectoryId(directory), &key, Commit(commit), value.as_deref());
+        (self.put)(&mut self.table, DirectoryId(directory), &key, Commit(commit), value.as_deref());
         self.model.insert((directory, key, Reverse(commit)), value);
     }
 
@@ -323,6 +324,35 @@ fn of_two_inserts_of_one_version_the_later_counts() {
     pair.check();
 }
 
+/// Inserting late is inserting, however much is kept aside by then.
+#[test]
+fn what_was_inserted_late_is_there_once_the_table_has_caught_up() {
+    for (seed, keys) in (0..).zip(KINDS.repeat(4)) {
+        let mut pair = Pair { put: Memtable::insert_late, ..Pair::new(seed, keys) };
+        for round in 0..60 {
+            for _ in 0..pair.seeded.below(if round % 2 == 0 { 8 } else { 80 }) {
+                pair.commit();
+            }
+            assert_eq!(pair.table.is_empty(), pair.model.is_empty());
+            pair.table.catch_up();
+            assert!(!pair.table.lags());
+            if round % 6 == 0 {
+                pair.check();
+            }
+        }
+        // In order, and a key with many versions.
+        let directory = directory(&mut pair.seeded);
+        for number in 0..500u64 {
+            pair.commit += 1;
+            let key = if number < 300 { [0xff; 8].map(|_| number as u8).to_vec() } else { vec![1] };
+            pair.insert(directory, key, pair.commit, None);
+        }
+        // A settled table lacks nothing either.
+        pair.table.settle();
+        pair.check();
+    }
+}
+
 /// Staging is inserting, however much is staged at once and whatever the table holds by then.
 #[test]
 fn what_was_staged_is_there_once_it_is_settled() {
@@ -331,7 +361,7 @@ fn what_was_staged_is_there_once_it_is_settled() {
         for _ in 0..1500 {
             inserted.commit();
         }
-        let mut staged = Pair { stages: true, ..Pair::new(seed, keys) };
+        let mut staged = Pair { put: Memtable::stage, ..Pair::new(seed, keys) };
         for round in 0..3 {
             for _ in 0..500 {
                 staged.commit();

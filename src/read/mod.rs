@@ -21,7 +21,8 @@ pub(crate) use walk::Walk;
 use crate::cache::BlockCache;
 use crate::entry::{DirectoryId, Entry};
 use crate::error::Result;
-use crate::segment::{Found, key_hash};
+use crate::levels::Commit;
+use crate::segment::{Found, Segment, key_hash};
 use crate::view::{Frame, Source};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -59,15 +60,31 @@ async fn find(
         }
         let found = match source {
             Source::Table(table) => table.with(|memtable| memtable.get(directory, key, at).map(own)),
-            Source::Segment(segment) => segment.get(cache, directory, key, hash, at).await?,
+            Source::Segment(segment) => in_segment(segment, cache, directory, key, hash, at).await?,
         };
         if found.is_some() {
             return Ok(found);
         }
     }
     match frame.view.part_of(directory, key) {
-        Some(part) => part.segment.get(cache, directory, key, hash, at).await,
+        Some(part) => in_segment(&part.segment, cache, directory, key, hash, at).await,
         None => Ok(None),
+    }
+}
+
+#[inline]
+async fn in_segment(
+    segment: &Segment,
+    cache: &BlockCache,
+    directory: DirectoryId,
+    key: &[u8],
+    key_hash: u64,
+    at: Commit,
+) -> Result<Option<Found>> {
+    match segment.get_now(cache, directory, key, key_hash, at) {
+        Some(found) => Ok(found),
+        // Boxed: a read that finds everything in memory need not carry the state of one that does not.
+        None => Box::pin(segment.get(cache, directory, key, key_hash, at)).await,
     }
 }
 

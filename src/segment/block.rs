@@ -11,13 +11,16 @@
 //! failure; should they be wrong about that, they yield empty slices and never panic.
 
 use super::builder::Encoding;
+use super::filter::Filter;
 use super::meta::{Child, SegmentMeta};
 use super::{BLOCK_BYTES_MAX, DIRECTORY_BYTES, FULL_KEY_BYTES_MAX};
 use crate::codec::{Reader, put_varint};
 use crate::entry::DirectoryId;
 use bytes::Bytes;
+use std::cell::{Cell, OnceCell};
 use std::cmp::Ordering;
 use std::ops::Range;
+use std::rc::{Rc, Weak};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Checksum 8, stored bytes 4, raw bytes 4, count 4, kind 1, encoding 1, width of offsets 1, zero 1.
@@ -276,6 +279,57 @@ fn count_below(slots: &[Slot], head: u32) -> usize {
     whole * SLOTS_A_LINE + line.iter().take(SLOTS_A_LINE).filter(below).count()
 }
 
+/// What lies under an index block and is in memory: the way to it without a look into the cache. What the cache lets go of
+/// is gone from here, too.
+pub(crate) struct Children {
+    blocks: Box<[Cell<Weak<Block>>]>,
+    /// Of a node: the filters of its partitions.
+    filters: Box<[Cell<Weak<Filter>>]>,
+}
+
+impl Children {
+    pub(crate) fn new(blocks: usize, filters: usize) -> Self {
+        Children {
+            blocks: (0..blocks).map(|_| Cell::default()).collect(),
+            filters: (0..filters).map(|_| Cell::default()).collect(),
+        }
+    }
+
+    /// Block `at`, if it is known here and still in memory.
+    #[inline]
+    pub(crate) fn block(&self, at: usize) -> Option<Rc<Block>> {
+        upgrade(self.blocks.get(at)?)
+    }
+
+    /// Filter `at`, if it is known here and still in memory.
+    #[inline]
+    pub(crate) fn filter(&self, at: usize) -> Option<Rc<Filter>> {
+        upgrade(self.filters.get(at)?)
+    }
+
+    pub(crate) fn keep_block(&self, at: usize, block: &Rc<Block>) {
+        if let Some(place) = self.blocks.get(at) {
+            place.set(Rc::downgrade(block));
+        }
+    }
+
+    pub(crate) fn keep_filter(&self, at: usize, filter: &Rc<Filter>) {
+        if let Some(place) = self.filters.get(at) {
+            place.set(Rc::downgrade(filter));
+        }
+    }
+}
+
+#[inline]
+fn upgrade<T>(place: &Cell<Weak<T>>) -> Option<Rc<T>> {
+    let weak = place.take();
+    let strong = weak.upgrade();
+    if strong.is_some() {
+        place.set(weak);
+    }
+    strong
+}
+
 /// A data or index block, every bound of which has been checked.
 pub(crate) struct Block {
     payload: Bytes,
@@ -285,6 +339,8 @@ pub(crate) struct Block {
     prefix_end: usize,
     /// Where the entries end and the offsets begin.
     entries_end: usize,
+    /// Of an index block.
+    children: OnceCell<Children>,
 }
 
 impl Block {
@@ -318,7 +374,8 @@ impl Block {
             Slot { head: 0, start }
         });
         let slots = slots.collect();
-        let mut block = Block { payload, slots, kind, prefix_end, entries_end };
+        let children = OnceCell::new();
+        let mut block = Block { payload, slots, kind, prefix_end, entries_end, children };
         block.check(ptr, meta)?;
         Ok(block)
     }
@@ -376,9 +433,23 @@ impl Block {
         self.slots.len()
     }
 
-    /// The memory it takes, in bytes.
+    /// The memory it takes, in bytes. An index block's children among it: what remains of them once the cache has let go.
     pub(crate) fn bytes(&self) -> usize {
-        self.payload.len() + size_of_val(&*self.slots) + size_of::<Block>()
+        let child = match self.kind {
+            BlockKind::Data => 0,
+            _ => size_of::<Weak<Block>>() + size_of::<Block>(),
+        };
+        self.payload.len() + size_of_val(&*self.slots) + size_of::<Block>() + child * self.count()
+    }
+
+    /// An index block's children.
+    #[inline]
+    pub(crate) fn children(&self) -> &Children {
+        self.children.get_or_init(|| match self.kind {
+            BlockKind::Node => Children::new(self.count(), self.count()),
+            BlockKind::Leaf => Children::new(self.count(), 0),
+            _ => Children::new(0, 0),
+        })
     }
 
     /// What all its keys begin with.

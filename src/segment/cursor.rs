@@ -14,7 +14,7 @@
 use super::CHUNK_BYTES;
 use super::block::{Block, BlockKind, BlockPtr, Stored, Target};
 use super::meta::{Compression, split_full_key};
-use super::reader::{Segment, pages_around};
+use super::reader::{Segment, Step, pages_around};
 use super::{page_ceil, page_floor};
 use crate::cache::BlockCache;
 use crate::disk::IoBuf;
@@ -57,12 +57,6 @@ pub(crate) struct SegmentCursor {
     coming_leaf: Option<(BlockPtr, Ticket)>,
     /// The buffer of the run before, for the one after.
     spare: IoBuf,
-}
-
-/// One index block on the way down and the child taken.
-struct Step {
-    block: Rc<Block>,
-    at: usize,
 }
 
 /// Pages that hold a run of blocks.
@@ -154,19 +148,21 @@ impl SegmentCursor {
     ) -> bool {
         self.reset();
         let Some(cache) = self.cache.as_deref() else { return false };
-        let Some(root) = self.segment.root() else { return true };
+        if self.segment.root().is_none() {
+            return true;
+        }
         let target = Target::new(directory, key, self.segment.distance(newest));
         let depth = usize::from(self.segment.meta().depth);
-        let mut ptr = root.block;
         while self.path.len() < depth {
             let kind = self.kind_at(self.path.len());
-            let Some(block) = self.segment.peek_block(cache, ptr, kind) else { return false };
+            let Some(block) = self.segment.child_now(cache, self.path.last(), kind) else { return false };
             let at = block.child_of(&target).unwrap_or(0);
-            ptr = block.child(at).block;
             self.path.push(Step { block, at });
         }
-        let Some(block) = self.segment.peek_block(cache, ptr, BlockKind::Data) else { return false };
+        let block = self.segment.child_now(cache, self.path.last(), BlockKind::Data);
+        let (Some(block), Some(leaf)) = (block, self.path.last()) else { return false };
         let rank = block.rank(&target, false);
+        let ptr = leaf.child().block;
         self.go_into(block, ptr);
         let found = match rank.checked_sub(usize::from(back)) {
             Some(at) => self.settle(at) || self.step_over(Edge::First),
@@ -241,7 +237,7 @@ impl SegmentCursor {
 
     /// Goes on to the next block of the same leaf, if that is cached; false, and nothing has changed, where not.
     fn step_over(&mut self, edge: Edge) -> bool {
-        let (Some(cache), Some(leaf)) = (self.cache.as_deref(), self.path.last()) else { return false };
+        let (Some(cache), Some(leaf)) = (self.cache.as_deref(), self.path.last_mut()) else { return false };
         if self.block.is_none() {
             return false;
         }
@@ -253,11 +249,12 @@ impl SegmentCursor {
         if next >= leaf.block.count() {
             return false;
         }
-        let ptr = leaf.block.child(next).block;
-        let Some(block) = self.segment.peek_block(cache, ptr, BlockKind::Data) else { return false };
-        if let Some(leaf) = self.path.last_mut() {
-            leaf.at = next;
-        }
+        let here = std::mem::replace(&mut leaf.at, next);
+        let Some(block) = self.segment.child_now(cache, Some(leaf), BlockKind::Data) else {
+            leaf.at = here;
+            return false;
+        };
+        let ptr = leaf.child().block;
         let at = edge_of(&block, edge);
         self.go_into(block, ptr);
         self.settle(at)
@@ -289,7 +286,7 @@ impl SegmentCursor {
     /// Where the current data block lies.
     #[cfg(test)]
     pub(super) fn block_ptr(&self) -> BlockPtr {
-        self.path.last().map_or(BlockPtr::default(), |leaf| leaf.block.child(leaf.at).block)
+        self.path.last().map_or(BlockPtr::default(), |leaf| leaf.child().block)
     }
 
     /// Whether all separators on the way lead to the current entry; for verification.
@@ -309,7 +306,7 @@ impl SegmentCursor {
         match self.path.len() {
             0 => BlockPtr::default(),
             1 => self.segment.meta().root.filter,
-            depth => self.path.get(depth - 2).map_or(BlockPtr::default(), |s| s.block.child(s.at).filter),
+            depth => self.path.get(depth - 2).map_or(BlockPtr::default(), |s| s.child().filter),
         }
     }
 
@@ -374,7 +371,7 @@ impl SegmentCursor {
         let Some(mut step) = self.root(Edge::First).await? else { return Ok(false) };
         loop {
             step.at = step.block.child_of(target).unwrap_or(0);
-            let child = step.block.child(step.at);
+            let child = step.child();
             path.push(step);
             if path.len() == usize::from(self.segment.meta().depth) {
                 break;
@@ -389,7 +386,7 @@ impl SegmentCursor {
     async fn descend(&mut self, mut path: Vec<Step>, edge: Edge) -> Result<bool> {
         while path.len() < usize::from(self.segment.meta().depth) {
             let Some(step) = path.last() else { return Ok(false) };
-            let child = step.block.child(step.at);
+            let child = step.child();
             let block = self.index_block(child.block, self.kind_at(path.len())).await?;
             let at = edge_of(&block, edge);
             path.push(Step { block, at });
@@ -400,7 +397,7 @@ impl SegmentCursor {
     /// Loads the data block that the way leads to and goes to one end of it.
     async fn enter(&mut self, path: Vec<Step>, edge: Edge) -> Result<bool> {
         let Some(leaf) = path.last() else { return Ok(false) };
-        let ptr = leaf.block.child(leaf.at).block;
+        let ptr = leaf.child().block;
         let block = self.data_block(&path, leaf, ptr).await?;
         let at = edge_of(&block, edge);
         self.path = path;

@@ -2,9 +2,10 @@
 //!
 //! A point read asks in this order, and stops at the first "no": the window, the key range, the directory
 //! filter, the partition's filter, the leaf, the data block. Each step is a block in the cache or one read;
-//! a read whose blocks are all cached never waits.
+//! a read whose blocks are all cached never waits. Index blocks know those of their children that are in memory, so that
+//! such a read hardly asks the cache.
 
-use super::block::{Block, BlockKind, BlockPtr, Stored, Target, compare_full_key, open_filter};
+use super::block::{Block, BlockKind, BlockPtr, Children, Stored, Target, compare_full_key, open_filter};
 use super::file::SegmentFile;
 use super::filter::{Filter, directory_hash};
 use super::meta::{Child, SegmentMeta};
@@ -48,6 +49,22 @@ pub(crate) struct Segment {
     seed: u64,
     obsolete: Cell<bool>,
     file: SegmentFile,
+    /// The root of the index, and its filter where that is a leaf.
+    root: Children,
+}
+
+/// One index block on the way down and the child taken.
+pub(crate) struct Step {
+    pub(crate) block: Rc<Block>,
+    pub(crate) at: usize,
+}
+
+impl Step {
+    /// Where the child lies.
+    #[inline]
+    pub(crate) fn child(&self) -> Child {
+        self.block.child(self.at)
+    }
 }
 
 impl Segment {
@@ -55,7 +72,8 @@ impl Segment {
     /// cache it will be read through gave ([`BlockCache::segment_number`]).
     pub(crate) fn new(io: Io, name: String, meta: SegmentMeta, number: u64) -> Self {
         let seed = meta.identity.seed();
-        Segment { meta, number, seed, obsolete: Cell::new(false), file: SegmentFile::new(io, name) }
+        let (obsolete, file) = (Cell::new(false), SegmentFile::new(io, name));
+        Segment { meta, number, seed, obsolete, file, root: Children::new(1, 1) }
     }
 
     /// All that is known without reading.
@@ -170,17 +188,88 @@ impl Segment {
         let leaf = self.block(cache, child.block, BlockKind::Leaf).await?;
         let Some(slot) = leaf.child_of(&target) else { return Ok(None) };
         let data = self.block(cache, leaf.child(slot).block, BlockKind::Data).await?;
-        Ok(data.find(&target).map(|slot| {
-            let entry = data.entry(slot);
-            let value = entry.is_put.then(|| {
-                if entry.value.len() < VALUE_SHARED_BYTES_MIN {
-                    Bytes::copy_from_slice(entry.value)
-                } else {
-                    data.value_shared(slot)
-                }
-            });
-            Found { commit: Commit(self.meta.identity.last.0 - entry.distance), value }
-        }))
+        Ok(self.found_in(&data, &target))
+    }
+
+    /// [`get`](Segment::get), if all that it needs is in memory.
+    #[inline]
+    pub(crate) fn get_now(
+        &self,
+        cache: &BlockCache,
+        directory: DirectoryId,
+        key: &[u8],
+        key_hash: u64,
+        at: Commit,
+    ) -> Option<Option<Found>> {
+        if at < self.meta.identity.first || !self.in_range(directory, key) {
+            return Some(None);
+        }
+        if !self.may_have_directory_now(cache, directory)? {
+            return Some(None);
+        }
+        let target = Target::new(directory, key, self.distance(at));
+        let mut above: Option<Step> = None;
+        for _ in 1..self.meta.depth {
+            let node = self.child_now(cache, above.as_ref(), BlockKind::Node)?;
+            let Some(slot) = node.child_of(&target) else { return Some(None) };
+            above = Some(Step { block: node, at: slot });
+        }
+        if !self.filter_now(cache, above.as_ref())?.may_contain(key_hash) {
+            return Some(None);
+        }
+        let leaf = self.child_now(cache, above.as_ref(), BlockKind::Leaf)?;
+        let Some(slot) = leaf.child_of(&target) else { return Some(None) };
+        let data = self.child_now(cache, Some(&Step { block: leaf, at: slot }), BlockKind::Data)?;
+        Some(self.found_in(&data, &target))
+    }
+
+    /// What a point read looks for, in the only block that can hold it.
+    #[inline]
+    fn found_in(&self, data: &Block, target: &Target<'_>) -> Option<Found> {
+        let slot = data.find(target)?;
+        let entry = data.entry(slot);
+        let value = entry.is_put.then(|| {
+            if entry.value.len() < VALUE_SHARED_BYTES_MIN {
+                Bytes::copy_from_slice(entry.value)
+            } else {
+                data.value_shared(slot)
+            }
+        });
+        Some(Found { commit: Commit(self.meta.identity.last.0 - entry.distance), value })
+    }
+
+    /// The block at a place of the index (`None`: the root), if it is in memory.
+    #[inline]
+    pub(crate) fn child_now(
+        &self,
+        cache: &BlockCache,
+        above: Option<&Step>,
+        kind: BlockKind,
+    ) -> Option<Rc<Block>> {
+        let ptr = || above.map_or(self.meta.root, Step::child).block;
+        let (children, at) = above.map_or((&self.root, 0), |step| (step.block.children(), step.at));
+        if let Some(block) = children.block(at) {
+            debug_assert!(block.kind() == kind);
+            cache.used_beside(|| self.key_of(ptr()));
+            return Some(block);
+        }
+        let block = self.peek_block(cache, ptr(), kind)?;
+        children.keep_block(at, &block);
+        Some(block)
+    }
+
+    /// The filter at a place of the index (`None`: the root's), if it is in memory.
+    #[inline]
+    fn filter_now(&self, cache: &BlockCache, above: Option<&Step>) -> Option<Rc<Filter>> {
+        let ptr = || above.map_or(self.meta.root, Step::child).filter;
+        let (children, at) = above.map_or((&self.root, 0), |step| (step.block.children(), step.at));
+        if let Some(filter) = children.filter(at) {
+            cache.used_beside(|| self.key_of(ptr()));
+            return Some(filter);
+        }
+        let Some(Cached::Filter(filter)) = cache.peek(self.key_of(ptr())) else { return None };
+        children.keep_filter(at, &filter);
+        Some(filter)
     }
 
     fn key_of(&self, ptr: BlockPtr) -> BlockKey {

@@ -99,7 +99,15 @@ pub(super) fn fixture(bytes: Vec<u8>, meta: SegmentMeta, cache_bytes: u64) -> Fi
 impl Fixture {
     pub(super) fn get(&self, directory: DirectoryId, key: &[u8], at: Commit) -> Result<Option<Found>> {
         let hash = key_hash(directory, key);
-        block_on(&self.io, self.segment.get(&self.cache, directory, key, hash, at))
+        let got = block_on(&self.io, self.segment.get(&self.cache, directory, key, hash, at));
+        // What is in memory by now is found without a wait, first through the cache and then without it.
+        for _ in 0..2 {
+            let now = self.segment.get_now(&self.cache, directory, key, hash, at);
+            if let (Some(now), Ok(got)) = (now, &got) {
+                assert_eq!(now, *got);
+            }
+        }
+        got
     }
 }
 

@@ -78,6 +78,12 @@ impl Catalog {
         known
     }
 
+    /// What is known of a name as of a commit, where `newest` says that nothing was sequenced since.
+    #[inline]
+    pub(crate) fn look_name_at(&mut self, name: &Name, at: Commit, newest: bool) -> Known {
+        if newest { self.look_name(name) } else { self.look_at(name.path(), name.hash(), at) }
+    }
+
     /// What is known of a path as of a commit.
     pub(crate) fn look_at(&mut self, path: &str, hash: u64, at: Commit) -> Known {
         let epoch = self.epoch;

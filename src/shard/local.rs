@@ -227,7 +227,7 @@ impl Local {
     pub async fn exists(&self, directory: &Directory) -> Result<bool> {
         self.check(directory)?;
         let frame = self.core.frame();
-        let found = self.core.directory_at(&frame, directory.path()).await?;
+        let found = self.core.directory_of(&frame, directory.name()).await?;
         Ok(found.is_some())
     }
 
@@ -396,7 +396,7 @@ impl LocalSnapshot {
     pub async fn exists(&self, directory: &Directory) -> Result<bool> {
         self.local.check(directory)?;
         let core = &self.local.core;
-        Ok(core.directory_at(&self.frame, directory.path()).await?.is_some())
+        Ok(core.directory_of(&self.frame, directory.name()).await?.is_some())
     }
 
     fn scan(self, directory: &Directory, range: RangeOf) -> Result<LocalScan> {

@@ -13,13 +13,29 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 impl Core {
+    /// The directory that a name leads to, as of a frame's commit.
+    #[inline]
+    pub(crate) async fn directory_of(&self, frame: &Frame, name: &Name) -> Result<Option<DirectoryId>> {
+        let known = {
+            let state = &mut *self.state.borrow_mut();
+            let newest = state.tip.schedule.at == frame.commit;
+            state.catalog.look_name_at(name, frame.commit, newest)
+        };
+        self.known_or_walk(known, frame, name.path()).await
+    }
+
     /// The directory that a path leads to, as of a frame's commit.
     pub(crate) async fn directory_at(&self, frame: &Frame, path: &str) -> Result<Option<DirectoryId>> {
         let known = self.state.borrow_mut().catalog.look_at(path, hash_of(path), frame.commit);
+        self.known_or_walk(known, frame, path).await
+    }
+
+    async fn known_or_walk(&self, known: Known, frame: &Frame, path: &str) -> Result<Option<DirectoryId>> {
         match known {
             Known::Is(id) => Ok(Some(id)),
             Known::Absent => Ok(None),
-            Known::Unknown => self.walk(frame, path).await,
+            // Boxed: a read of a path that is known need not carry the state of one that is not.
+            Known::Unknown => Box::pin(self.walk(frame, path)).await,
         }
     }
 

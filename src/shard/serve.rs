@@ -117,7 +117,7 @@ impl Core {
                 })
             }
             Request::Exists { name, at, reply } => self.read(at, reply, permits, |core, frame| async move {
-                Ok(core.directory_at(&frame, name.path()).await?.is_some())
+                Ok(core.directory_of(&frame, &name).await?.is_some())
             }),
             Request::Children { name, after, limit, at, reply } => {
                 self.read(at, reply, permits, move |core, frame| async move {
@@ -217,7 +217,7 @@ impl Core {
     pub(crate) async fn get(&self, frame: &Frame, name: &Name, key: &[u8]) -> Result<Option<Bytes>> {
         let shard = self.config.shard;
         probes::get_begun(shard);
-        let got = match self.directory_at(frame, name.path()).await? {
+        let got = match self.directory_of(frame, name).await? {
             Some(directory) => read::get(frame, &self.cache, directory, key).await,
             None => Ok(None),
         };
@@ -232,7 +232,7 @@ impl Core {
         name: &Name,
         keys: &[K],
     ) -> Result<Vec<Option<Bytes>>> {
-        match self.directory_at(frame, name.path()).await? {
+        match self.directory_of(frame, name).await? {
             Some(directory) => read::get_many(frame, &self.cache, directory, keys)
                 .await
                 .map_err(|error| error.on_shard(self.config.shard)),
@@ -253,7 +253,7 @@ impl Core {
             Some(walk) => walk,
             None => {
                 request.range.check()?;
-                let Some(directory) = self.directory_at(frame, name.path()).await? else {
+                let Some(directory) = self.directory_of(frame, name).await? else {
                     return Ok((Page::default(), None));
                 };
                 self.begin_walk(frame, directory, &request.range, request.back).await?

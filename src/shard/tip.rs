@@ -76,7 +76,7 @@ impl Tip {
                 bytes += size as u64;
                 weight += (size + limits::OPERATION_BYTES_OVERHEAD) as u64;
                 match how {
-                    Apply::Live => memtable.insert(directory, key, commit, value),
+                    Apply::Live => memtable.insert_late(directory, key, commit, value),
                     Apply::Replayed => memtable.stage(directory, key, commit, value),
                     Apply::Held => {}
                 }

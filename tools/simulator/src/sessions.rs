@@ -14,9 +14,9 @@ use crate::plan::{End, Reopen};
 use crate::world::{Session, TROUBLED_TURNS, World};
 use quipu::disk::SimulatedOptions;
 use quipu::disk::simulated::SplitMix64;
-use quipu::levels::Commit;
+use quipu::levels::{Commit, History};
 use quipu::simulation::{SimulatedShard, Tuning};
-use quipu::{Bytes, Directory, Options, Result};
+use quipu::{Bytes, Directory, Options, Result, Retention};
 
 /// Files far smaller than users can ask for, so that there are many.
 pub(crate) const TUNING: Tuning = Tuning { manifest_bytes: 32 << 10, part_bytes: Some(8 << 10) };
@@ -179,7 +179,8 @@ impl World<'_> {
         self.states.truncate(newest.0 as usize + 1);
         if wanted != self.history.retention {
             self.coverage.hit("retention changed");
-            self.history = self.history.change(wanted, newest);
+            let changed = self.history.change(wanted, newest);
+            self.earlier.push(std::mem::replace(&mut self.history, changed));
             if !self.retentions.is_empty() {
                 self.retentions.push((newest, wanted));
             }
@@ -188,9 +189,38 @@ impl World<'_> {
         }
         self.session = Some(Session::new(shard));
         let picture = self.session().shard.picture();
-        assert_eq!(picture.history, self.history);
+        if picture.history != self.history && self.plan.harm == Harm::Damaging {
+            self.excuse_history(picture.history, wanted, newest);
+        } else {
+            assert_eq!(picture.history, self.history);
+        }
         self.check_invariants();
         self.check_newest();
+    }
+
+    /// The retention is not known to have been changed. That is so only where the disk has destroyed the edit that did it, and
+    /// nothing that is left of the manifest tells; then it was changed again just now.
+    fn excuse_history(&mut self, found: History, wanted: Retention, newest: Commit) {
+        let harmed = self.folder.harmed();
+        assert!(
+            harmed.iter().any(|name| name.starts_with("manifest")) && self.injector.borrow().destroyed > 0,
+            "{found:?} is there, {:?} was durable, and the manifest is whole; harmed: {harmed:?}",
+            self.history
+        );
+        let again = |earlier: &History| match earlier.retention == wanted {
+            true => earlier.clone(),
+            false => earlier.change(wanted, newest),
+        };
+        assert!(
+            self.earlier.iter().any(|earlier| again(earlier) == found),
+            "{found:?} is there, after {:?} and before it {:?}",
+            self.history,
+            self.earlier
+        );
+        self.coverage.hit("changes of the retention that the disk destroyed, and nothing tells of");
+        self.history = found;
+        self.changed = newest.max(Commit(1));
+        self.retentions.clear();
     }
 
     /// Fewer commits are there than were durable. That is so only where the disk has destroyed a part of the log, and nothing

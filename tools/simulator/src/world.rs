@@ -115,6 +115,8 @@ pub struct World<'a> {
     /// When the retention was last changed.
     pub(crate) changed: Commit,
     pub(crate) history: History,
+    /// What the history was before each change of the retention.
+    pub(crate) earlier: Vec<History>,
     /// The retentions, and the commits at which they began; none where the disk has destroyed commits from before one.
     pub(crate) retentions: Vec<(Commit, Retention)>,
     pub(crate) cover: CoverCheck,
@@ -145,6 +147,7 @@ impl<'a> World<'a> {
             steps: Vec::new(),
             changed: Commit::ZERO,
             history: History::new(plan.retention),
+            earlier: Vec::new(),
             retentions: vec![(Commit::ZERO, plan.retention)],
             cover: CoverCheck::default(),
             injector: Rc::default(),
