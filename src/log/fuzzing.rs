@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::format::{FILE_FIELDS_BYTES, FileHeader, GROUP_HEADER_BYTES, GroupHead, Identity, VERSION};
+use super::guess::Records;
 use super::testdisk::MemDisk;
 use super::{Log, LogOptions};
 use crate::codec::put_prefixed;
@@ -176,18 +177,11 @@ fn options() -> LogOptions {
 }
 
 /// Opens the log; the records it gave, if it opened.
-fn open(disk: &MemDisk, floor: Commit) -> Option<Vec<Vec<u8>>> {
-    let mut seen = Vec::new();
-    let mut next = floor.0;
+fn open(disk: &MemDisk, floor: Commit) -> Option<Vec<(u64, Vec<u8>)>> {
+    let mut records = Records::behind(floor);
     let io = disk.io();
-    let mut apply = |commit: Commit, record: &[u8]| {
-        next = next.checked_add(1).expect("commits do not overflow");
-        assert_eq!(commit, Commit(next), "commits come one by one");
-        seen.push(record.to_vec());
-        Ok(())
-    };
-    let opened = disk.run(&io, Log::recover(&io, options(), IDENTITY, floor, floor, &mut apply));
-    opened.expect("the disk does not crash").ok().map(|_| seen)
+    let opened = disk.run(&io, Log::recover(&io, options(), IDENTITY, floor, floor, &mut records));
+    opened.expect("the disk does not crash").ok().map(|_| records.seen)
 }
 
 fn recover(files: &[Vec<u8>], floor: Commit) {

@@ -20,8 +20,10 @@
 
 mod files;
 pub(crate) mod format;
+mod forward;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
+mod guess;
 mod plan;
 mod recover;
 #[cfg(any(fuzzing, test))]
@@ -32,6 +34,7 @@ pub(crate) mod testdisk;
 mod tests;
 
 pub(crate) use format::Identity;
+pub(crate) use guess::Replay;
 
 use crate::codec::varint_len;
 use crate::disk::io::{Io, Ticket};

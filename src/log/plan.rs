@@ -29,6 +29,11 @@ pub(super) struct GroupAt {
 }
 
 impl GroupAt {
+    /// Reads and checks the group that stands at `offset`, of exactly its padded length.
+    pub(super) fn decode(offset: u64, bytes: &[u8], seed: u64) -> Option<GroupAt> {
+        GroupHead::decode(bytes, seed).map(|(head, checksum)| GroupAt { offset, checksum, head })
+    }
+
     pub(super) fn end(&self) -> u64 {
         self.offset + self.head.padded_bytes()
     }

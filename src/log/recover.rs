@@ -12,7 +12,9 @@
 //! A crash in any step leaves a log on which the same steps decide the same.
 
 use super::files::{self, DURABLE, LogFile, Source, slot_name, slot_of};
-use super::format::{FileHeader, GROUP_HEADER_BYTES, GroupHead, Identity, VERSION};
+use super::format::{FileHeader, GroupHead, Identity, VERSION};
+use super::forward::{Forward, Spent};
+use super::guess::{Guess, Promise, Replay, reading_order, replay_group};
 use super::plan::{GroupAt, Plan, Scanned, plan};
 use super::{Active, Full, Log, LogOptions};
 use crate::disk::buffer::PAGE_BLANK;
@@ -23,58 +25,44 @@ use crate::levels::Commit;
 use crate::limits::PAGE_BYTES;
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use std::cell::RefCell;
 
-/// How much is read at once where nothing longer is asked for.
-const READ_BYTES: u64 = 1024 * 1024;
-/// Reads in flight: files that are scanned at once, stretches read ahead of the replay.
-const READS_AHEAD: usize = 4;
+/// Files whose first pages are read at once.
+const FILES_AT_ONCE: usize = 16;
 
 const PAGE: u64 = PAGE_BYTES as u64;
 
-/// A file, read through a window that moves forward.
-struct Window<'a> {
-    io: &'a Io,
-    file: &'a LogFile,
-    held: IoBuf,
-    held_at: u64,
-    /// How much is read where less is asked for.
-    read_bytes: u64,
+/// Reads some pages of a file, within its length.
+async fn read(io: &Io, file: &LogFile, offset: u64, bytes: u64) -> Result<IoBuf> {
+    let read = io.read(file.file, offset, bytes as usize).await;
+    read.map_err(|error| Error::io("read", slot_name(file.slot), error))
 }
 
-impl<'a> Window<'a> {
-    fn new(io: &'a Io, file: &'a LogFile) -> Self {
-        Window { io, file, held: IoBuf::default(), held_at: 0, read_bytes: READ_BYTES }
+/// What a file promises at its start. That it keeps it is to be seen.
+async fn promise(io: &Io, identity: Identity, file: &LogFile) -> Result<Option<Promise>> {
+    if file.bytes < 2 * PAGE {
+        return Ok(None);
     }
-
-    /// Reads no more than what is asked for.
-    fn once(io: &'a Io, file: &'a LogFile) -> Self {
-        Window { read_bytes: 0, ..Window::new(io, file) }
-    }
-
-    /// `bytes` bytes (whole pages, within the file) at `offset`.
-    async fn at(&mut self, offset: u64, bytes: u64) -> Result<&[u8]> {
-        debug_assert!(offset + bytes <= self.file.bytes && offset.is_multiple_of(PAGE));
-        if offset < self.held_at || offset + bytes > self.held_at + self.held.len() as u64 {
-            let count = bytes.max(self.read_bytes).min(self.file.bytes / PAGE * PAGE - offset);
-            let held = std::mem::take(&mut self.held);
-            let read = self.io.read_into(self.file.file, offset, count as usize, held).await;
-            self.held = read.map_err(|error| Error::io("read", slot_name(self.file.slot), error))?;
-            self.held_at = offset;
-        }
-        let start = (offset - self.held_at) as usize;
-        Ok(&self.held[start..start + bytes as usize])
-    }
+    let pages = read(io, file, 0, 2 * PAGE).await?;
+    let (header, group) = pages.split_at(PAGE_BYTES);
+    let header = FileHeader::decode(header).filter(|header| header.sequence != 0);
+    let head = GroupHead::peek(group, identity.seed());
+    Ok(header.zip(head).map(|(header, head)| Promise { sequence: header.sequence, first: head.first }))
 }
 
-/// Reads a file's header and finds every intact group in it.
-async fn scan(io: &Io, identity: Identity, file: &LogFile) -> Result<Scanned> {
+/// Reads a file's header and finds every intact group in it. Each group of a file in use is told of, too.
+async fn scan(
+    io: &Io,
+    identity: Identity,
+    file: &LogFile,
+    spent: &Spent,
+    mut found: impl FnMut(u64, &GroupAt, &[u8]),
+) -> Result<Scanned> {
     let name = slot_name(file.slot);
     let seed = identity.seed();
-    let mut window = Window::new(io, file);
+    let mut pages = Forward::new(io, file, 0..whole_pages(file), spent);
     let mut header = None;
     if file.bytes >= PAGE {
-        header = FileHeader::decode(window.at(0, PAGE).await?);
+        header = FileHeader::decode(pages.at(0, PAGE).await?);
     }
     if let Some(header) = header {
         if header.version != VERSION {
@@ -90,13 +78,27 @@ async fn scan(io: &Io, identity: Identity, file: &LogFile) -> Result<Scanned> {
             return Err(Error::damaged(name, file.bytes, why));
         }
     }
+    let mut found = |group: &GroupAt, bytes: &[u8]| {
+        if let Some(header) = header.filter(|header| header.sequence != 0) {
+            found(header.sequence, group, bytes);
+        }
+    };
     let mut groups = Vec::new();
     let mut offset = PAGE;
     while offset + PAGE <= file.bytes {
-        let mut group = group_at(&mut window, offset, seed).await?;
-        if group.is_none() && window.at(offset, PAGE).await? != PAGE_BLANK {
+        let mut group = None;
+        if let Some(head) = head_at(file, offset, pages.at(offset, PAGE).await?, seed) {
+            let bytes = pages.at(offset, head.padded_bytes()).await?;
+            group = GroupAt::decode(offset, bytes, seed);
+            group.iter().for_each(|group| found(group, bytes));
+        }
+        if group.is_none() && pages.at(offset, PAGE).await? != PAGE_BLANK {
             // What ends the log is cut off. So that one bit read wrongly, once, is not taken for that: read again.
-            group = group_at(&mut Window::once(io, file), offset, seed).await?;
+            if let Some(head) = head_at(file, offset, &read(io, file, offset, PAGE).await?, seed) {
+                let bytes = read(io, file, offset, head.padded_bytes()).await?;
+                group = GroupAt::decode(offset, &bytes, seed);
+                group.iter().for_each(|group| found(group, &bytes));
+            }
         }
         offset += group.map_or(PAGE, |group| group.head.padded_bytes());
         groups.extend(group);
@@ -104,102 +106,52 @@ async fn scan(io: &Io, identity: Identity, file: &LogFile) -> Result<Scanned> {
     Ok(Scanned { name, header, groups })
 }
 
-/// The intact group that begins at a page, if there is one.
-async fn group_at(window: &mut Window<'_>, offset: u64, seed: u64) -> Result<Option<GroupAt>> {
-    let most = window.file.bytes / PAGE * PAGE - offset;
-    let head = GroupHead::peek(window.at(offset, PAGE).await?, seed);
-    let Some(head) = head.filter(|head| head.padded_bytes() <= most) else { return Ok(None) };
-    let decoded = GroupHead::decode(window.at(offset, head.padded_bytes()).await?, seed);
-    Ok(decoded.map(|(head, checksum)| GroupAt { offset, checksum, head }))
+/// The head that a page begins with, if the file is long enough for its group.
+fn head_at(file: &LogFile, offset: u64, page: &[u8], seed: u64) -> Option<GroupHead> {
+    let most = whole_pages(file) - offset;
+    GroupHead::peek(page, seed).filter(|head| head.padded_bytes() <= most)
 }
 
-/// Some groups of a file that lie one behind another, read at once.
-struct Stretch<'a> {
-    file: usize,
-    groups: &'a [GroupAt],
+/// The length of a file, less what is behind its last whole page.
+fn whole_pages(file: &LogFile) -> u64 {
+    file.bytes / PAGE * PAGE
 }
 
-impl Stretch<'_> {
-    fn offset(&self) -> u64 {
-        self.groups.first().map_or(0, |group| group.offset)
-    }
-
-    fn bytes(&self) -> u64 {
-        self.groups.last().map_or(0, |group| group.end() - self.offset())
-    }
-}
-
-/// The planned groups with commits above `floor`, in stretches of about [`READ_BYTES`].
-fn stretches<'a>(scanned: &'a [Scanned], plan: &Plan, floor: Commit) -> Vec<Stretch<'a>> {
-    let mut stretches = Vec::new();
-    for portion in &plan.replay {
-        let groups = &scanned[portion.file].groups[portion.groups.clone()];
-        let below = groups.partition_point(|group| group.head.next().0 <= floor.0.saturating_add(1));
-        let mut start = below;
-        for at in below..groups.len() {
-            let next = groups.get(at + 1);
-            let apart = next.is_none_or(|next| next.offset != groups[at].end());
-            if apart || groups[at].end() - groups[start].offset >= READ_BYTES {
-                stretches.push(Stretch { file: portion.file, groups: &groups[start..=at] });
-                start = at + 1;
-            }
-        }
-    }
-    stretches
-}
-
-/// Hands the planned records above `floor` to `apply`, while what follows is being read.
-async fn replay(
+/// Hands the planned records above `floor` to `replay`.
+async fn replay_plan(
     io: &Io,
     seed: u64,
     files: &[LogFile],
     scanned: &[Scanned],
     plan: &Plan,
     floor: Commit,
-    apply: &mut dyn FnMut(Commit, &[u8]) -> Result<()>,
+    replay: &mut dyn Replay,
 ) -> Result<()> {
+    let spent = Spent::default();
     let mut expected: Option<Commit> = None;
-    let spent = &RefCell::new(Vec::new());
-    let reads = stretches(scanned, plan, floor).into_iter().map(|stretch| async move {
-        let buf = spent.borrow_mut().pop().unwrap_or_default();
-        let count = stretch.bytes() as usize;
-        let read = io.read_into(files[stretch.file].file, stretch.offset(), count, buf).await;
-        let bytes = read.map_err(|error| Error::io("read", &scanned[stretch.file].name, error))?;
-        Ok::<_, Error>((stretch, bytes))
-    });
-    let mut reads = stream::iter(reads).buffered(READS_AHEAD);
-    while let Some(read) = reads.next().await {
-        let (stretch, buf) = read?;
-        for group in stretch.groups {
+    for portion in &plan.replay {
+        let Scanned { name, groups, .. } = &scanned[portion.file];
+        let groups = &groups[portion.groups.clone()];
+        let below = groups.partition_point(|group| group.head.next().0 <= floor.0.saturating_add(1));
+        let groups = &groups[below..];
+        let (Some(first), Some(last)) = (groups.first(), groups.last()) else { continue };
+        let mut pages = Forward::new(io, &files[portion.file], first.offset..last.end(), &spent);
+        for group in groups {
             debug_assert!(expected.is_none_or(|expected| group.head.first == expected));
             expected = Some(group.head.next());
-            let damaged = |at: u64, why: &str| Error::damaged(&scanned[stretch.file].name, at, why);
-            let at = (group.offset - stretch.offset()) as usize;
-            let bytes = &buf[at..at + group.head.padded_bytes() as usize];
+            let bytes = pages.at(group.offset, group.head.padded_bytes()).await?;
             if GroupHead::decode(bytes, seed) != Some((group.head, group.checksum)) {
-                return Err(damaged(group.offset, "a group that read differently a moment ago"));
+                let why = "a group that read differently a moment ago";
+                return Err(Error::damaged(name, group.offset, why));
             }
-            let payload_at = group.offset + GROUP_HEADER_BYTES as u64;
-            let mut records = group.head.records(bytes).ok_or_else(|| damaged(payload_at, "no records"))?;
-            for index in 0..u64::from(group.head.count) {
-                let at = payload_at + u64::from(group.head.payload_bytes) - records.remaining() as u64;
-                let record = records.prefixed().ok_or_else(|| damaged(at, "a record that makes no sense"))?;
-                let commit = Commit(group.head.first.0 + index);
-                if commit > floor {
-                    apply(commit, record)?;
-                }
-            }
-            if !records.is_empty() {
-                return Err(damaged(payload_at, "bytes behind the last record of a group"));
-            }
+            replay_group(name, group, bytes, floor, replay)?;
         }
-        spent.borrow_mut().push(buf);
     }
     Ok(())
 }
 
 impl Log {
-    /// Opens the log in the disk's folder, or begins it. Each record of a commit above `floor` goes to `apply`,
+    /// Opens the log in the disk's folder, or begins it. Each record of a commit above `floor` goes to `replay`,
     /// in order and without gaps; what it answers ends the replay if it is an error.
     ///
     /// `floor` is the last commit that is durable elsewhere (in segments); the log may end below it, or be gone.
@@ -215,7 +167,7 @@ impl Log {
         identity: Identity,
         floor: Commit,
         reach: Commit,
-        apply: &mut dyn FnMut(Commit, &[u8]) -> Result<()>,
+        replay: &mut dyn Replay,
     ) -> Result<Log> {
         options.check()?;
         let names = io.list().await.map_err(|error| Error::io("list the folder of", slot_name(0), error))?;
@@ -226,8 +178,17 @@ impl Log {
             let (file, bytes) = opened.map_err(|error| Error::io("open", &name, error))?;
             files.push(LogFile { slot, file, bytes, told: Commit::ZERO });
         }
-        let scans = files.iter().map(|file| scan(io, identity, file));
-        let scanned: Vec<Scanned> = stream::iter(scans).buffered(READS_AHEAD).try_collect().await?;
+        let promises = stream::iter(&files).map(|file| promise(io, identity, file));
+        let promises: Vec<_> = promises.buffered(FILES_AT_ONCE).try_collect().await?;
+        let order = reading_order(&promises, floor);
+        let spent = Spent::default();
+        let mut guess = Guess::new(replay, floor);
+        let mut scanned: Vec<Option<Scanned>> = vec![None; files.len()];
+        for index in order {
+            let found = |sequence, group: &GroupAt, bytes: &[u8]| guess.offer(index, sequence, group, bytes);
+            scanned[index] = Some(scan(io, identity, &files[index], &spent, found).await?);
+        }
+        let scanned: Vec<Scanned> = scanned.into_iter().flatten().collect();
 
         let plan = plan(&scanned, floor)?;
         if plan.last.max(floor) < reach {
@@ -235,7 +196,10 @@ impl Log {
                 format!("it ends at commit {}, but commits up to {reach} were durable", plan.last.max(floor));
             return Err(Error::damaged("log", 0, why));
         }
-        replay(io, identity.seed(), &files, &scanned, &plan, floor, apply).await?;
+        if !guess.is(&plan.replay) {
+            replay.restart();
+            replay_plan(io, identity.seed(), &files, &scanned, &plan, floor, replay).await?;
+        }
 
         for &(index, _) in &plan.keep {
             let synced = io.run(Op::Sync { file: files[index].file }).await;

@@ -1,5 +1,6 @@
 //! Properties of the log: what comes back after a crash, and what is refused.
 
+use super::guess::Records;
 use super::testdisk::{FailOn, Fate, MemDisk, Random};
 use super::*;
 use std::collections::BTreeSet;
@@ -13,24 +14,19 @@ fn options(pages: u64) -> LogOptions {
     LogOptions { file_bytes: pages * PAGE, files_max: 4, depth: 4, group_bytes_max: PAGE_BYTES * 2 }
 }
 
-type Records = Vec<(u64, Vec<u8>)>;
-
 struct Opened {
     io: Io,
     log: Log,
-    records: Records,
+    records: Vec<(u64, Vec<u8>)>,
 }
 
 /// Opens the log; `None` where the disk crashed first.
 fn open(disk: &MemDisk, options: LogOptions, floor: u64) -> Option<Result<Opened>> {
     let io = disk.io();
-    let mut records = Records::new();
-    let mut apply = |commit: Commit, record: &[u8]| {
-        records.push((commit.0, record.to_vec()));
-        Ok(())
-    };
-    let log = disk.run(&io, Log::recover(&io, options, IDENTITY, Commit(floor), Commit(0), &mut apply))?;
-    Some(log.map(|log| Opened { io, log, records }))
+    let floor = Commit(floor);
+    let mut records = Records::behind(floor);
+    let log = disk.run(&io, Log::recover(&io, options, IDENTITY, floor, Commit(0), &mut records))?;
+    Some(log.map(|log| Opened { io, log, records: records.seen }))
 }
 
 fn must_open(disk: &MemDisk, options: LogOptions, floor: u64) -> Opened {
@@ -210,7 +206,7 @@ fn a_crash_at_any_completion_of_recovery_changes_nothing() {
         opened.commit(0, 2000);
     }
     let image = disk.crash(Fate::Chosen(&|index| index != 1));
-    let expected: Records = (1..=6).map(|n| (n, record(n, 0, 2000))).collect();
+    let expected: Vec<_> = (1..=6).map(|n| (n, record(n, 0, 2000))).collect();
     let mut points = 0;
     for after in 0.. {
         let disk = image.copy();
@@ -306,9 +302,10 @@ fn another_shards_file_is_refused() {
     let disk = durable_log(3, true);
     let io = disk.io();
     let other = Identity { shard: 4, ..IDENTITY };
-    let mut apply = |_: Commit, _: &[u8]| panic!("nothing to replay");
-    let result = disk.run(&io, Log::recover(&io, options(6), other, Commit(0), Commit(0), &mut apply));
+    let mut records = Records::behind(Commit(0));
+    let result = disk.run(&io, Log::recover(&io, options(6), other, Commit(0), Commit(0), &mut records));
     assert!(matches!(result, Some(Err(Error::Damaged { .. }))));
+    assert_eq!(records.seen, []);
 }
 
 #[test]

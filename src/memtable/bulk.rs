@@ -111,8 +111,11 @@ impl Memtable {
         for run in staged.chunk_by_mut(|a, b| (a.directory, a.part) == (b.directory, b.part)) {
             sort_run(&self.arena, run, PART_BYTES);
         }
-        for staged in staged {
-            self.place(staged.record);
+        // Neighbours in order lie wherever they were staged: fetched together, they cost about as much as one.
+        for some in staged.chunks(LATE_MAX) {
+            let touched = some.iter().fold(0, |sum, staged| sum ^ self.arena.touch(staged.record));
+            std::hint::black_box(touched);
+            some.iter().for_each(|staged| self.place(staged.record));
         }
     }
 }

@@ -25,8 +25,8 @@ use crate::disk::Op;
 use crate::disk::io::Io;
 use crate::engine::ShardRecovery;
 use crate::error::{Error, Result};
-use crate::levels::{Commit, History, Level, Retention, Span};
-use crate::log::{Identity, Log, LogOptions};
+use crate::levels::{Budget, Commit, History, Level, Retention, Span};
+use crate::log::{Identity, Log, LogOptions, Replay};
 use crate::manifest::{Edit, Manifest};
 use crate::read::Allowance;
 use crate::segment::Segment;
@@ -97,20 +97,11 @@ impl Core {
         let reach = claimed.max(held.unwrap_or(base_end));
         let covered: Vec<Span> =
             view.sources.iter().map(Source::span).filter(|span| span.last > floor).collect();
-        let mut tip = Tip::new(schedule, view, base_bytes);
-        let mut replayed = 0;
-        let mut apply = |commit: Commit, record: &[u8]| {
-            let held = covered.iter().any(|span| span.contains(commit));
-            replayed += u64::from(!held);
-            let how = if held { Apply::Held } else { Apply::Replayed };
-            match tip.apply(record, &config.budget, how) {
-                Some(_) => Ok(()),
-                None => {
-                    Err(Error::damaged("log", 0, format!("the record of commit {commit} does not read back")))
-                }
-            }
-        };
-        let mut log = Log::recover(&io, log, identity, floor, reach, &mut apply).await?;
+        let start = || Tip::new(schedule, view.clone(), base_bytes);
+        let mut replay =
+            TipReplay { start: &start, tip: start(), replayed: 0, covered, budget: &config.budget };
+        let mut log = Log::recover(&io, log, identity, floor, reach, &mut replay).await?;
+        let TipReplay { mut tip, replayed, .. } = replay;
         tip.settle();
         check_contiguous(&tip)?;
 
@@ -190,6 +181,33 @@ impl Core {
             state.compaction.due(carry, &shape, newest, bytes);
         }
         pending.len()
+    }
+}
+
+/// Replays the log to a tip.
+struct TipReplay<'a> {
+    /// What the tip begins as.
+    start: &'a dyn Fn() -> Tip,
+    tip: Tip,
+    /// Commits that no segment holds.
+    replayed: u64,
+    /// The commits that segments hold.
+    covered: Vec<Span>,
+    budget: &'a Budget,
+}
+
+impl Replay for TipReplay<'_> {
+    fn apply(&mut self, commit: Commit, record: &[u8]) -> Result<()> {
+        let held = self.covered.iter().any(|span| span.contains(commit));
+        self.replayed += u64::from(!held);
+        let how = if held { Apply::Held } else { Apply::Replayed };
+        let applied = self.tip.apply(record, self.budget, how).map(drop);
+        let why = || format!("the record of commit {commit} does not read back");
+        applied.ok_or_else(|| Error::damaged("log", 0, why()))
+    }
+
+    fn restart(&mut self) {
+        (self.tip, self.replayed) = ((self.start)(), 0);
     }
 }
 
