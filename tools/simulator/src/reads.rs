@@ -79,7 +79,18 @@ impl Scanning {
         }
     }
 
-    async fn step(&mut self, back: bool) -> Result<Option<(Bytes, Bytes)>> {
+    /// The next entry, or, `borrowed`, a copy of it.
+    async fn step(&mut self, back: bool, borrowed: bool) -> Result<Option<(Bytes, Bytes)>> {
+        if borrowed {
+            let entry = match (self, back) {
+                (Scanning::Local(scan), false) => scan.next_ref().await?,
+                (Scanning::Local(scan), true) => scan.next_back_ref().await?,
+                (Scanning::Remote(scan), false) => scan.next_ref().await?,
+                (Scanning::Remote(scan), true) => scan.next_back_ref().await?,
+            };
+            let copied = |(key, value)| (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+            return Ok(entry.map(copied));
+        }
         match (self, back) {
             (Scanning::Local(scan), false) => scan.next().await,
             (Scanning::Local(scan), true) => scan.next_back().await,
@@ -154,8 +165,12 @@ impl Future for Pause {
     }
 }
 
+/// Of the entries of a scan, how many are borrowed and not owned.
+const BORROWED_PERCENT: u8 = 50;
+
 async fn scan(mut scan: Scanning, of: ScanOf) -> Result<Answered> {
     let random = &mut SplitMix64::new(of.seed);
+    let borrows = &mut SplitMix64::new(!of.seed);
     if of.reverse {
         scan = scan.reverse();
     }
@@ -166,7 +181,8 @@ async fn scan(mut scan: Scanning, of: ScanOf) -> Result<Answered> {
     while of.abandon_after.is_none_or(|after| entries.len() < after) {
         let other = random.chance(of.other_percent);
         let back = other != of.reverse;
-        match scan.step(other).await? {
+        let borrowed = borrows.chance(BORROWED_PERCENT);
+        match scan.step(other, borrowed).await? {
             Some((key, value)) => entries.push((back, key, value)),
             None => return Ok(Answered::Entries(entries, Some(back))),
         }
