@@ -88,6 +88,11 @@ impl Io {
         self.inner.borrow_mut().in_turn = in_turn;
     }
 
+    /// Submits what is queued.
+    pub(crate) fn submit(&self) {
+        self.inner.borrow_mut().disk.submit();
+    }
+
     /// Submits what is queued, collects what has completed and wakes its waiters. Answers how many completed.
     pub fn pump(&self) -> usize {
         let mut inner = self.inner.borrow_mut();

@@ -10,7 +10,7 @@
 //! 1. submit and collect disk operations;
 //! 2. take the log's durable prefix and acknowledge the commits in it (`acknowledge`);
 //! 3. sequence commits that wait, as room and pace allow (`sequence`);
-//! 4. start log writes (`write_log`);
+//! 4. start log writes (`write_log`), and hand them to the disk: it works while this core compacts;
 //! 5. one slice of compaction, if one is owed or there is nothing else to do (`compaction`);
 //! 6. tasks: reads that wait for the disk, scans, paths being resolved;
 //! 7. submit again.
@@ -255,6 +255,9 @@ impl Core {
         self.acknowledge();
         let sequenced = self.sequence_queue();
         let wrote = self.write_log();
+        if wrote {
+            self.io.submit();
+        }
         let active = completed > 0 || sequenced > 0 || wrote || self.staged_moves();
         let compacted = self.compact(!active);
         let woken = self.tasks.poll() || self.allowance.is_awaited();
