@@ -18,6 +18,8 @@ enum Slot {
     Waiting(Option<Waker>),
     Finished(Completion),
     Abandoned,
+    /// No one wants the completion; this operation is started next.
+    Followed(Op),
 }
 
 struct Inner {
@@ -35,10 +37,15 @@ impl Inner {
     fn forget(&mut self, slot: usize) {
         let Slot::Finished(completion) = self.slots.remove(slot) else { return };
         if let Ok(Outcome::Opened { file, .. }) = completion.result {
-            let close = self.slots.insert(Slot::Abandoned);
-            self.disk.start(close as u64, Op::Close { file });
-            self.announce();
+            self.start_unheard(Op::Close { file });
         }
+    }
+
+    /// Queues an operation of which no one wants to hear.
+    fn start_unheard(&mut self, op: Op) {
+        let slot = self.slots.insert(Slot::Abandoned);
+        self.disk.start(slot as u64, op);
+        self.announce();
     }
 
     /// Sees to it that what was queued is submitted soon.
@@ -78,6 +85,14 @@ impl Io {
         Ticket { io: self.clone(), slot: Some(slot) }
     }
 
+    /// Queues an operation, and when it has completed, in whatever way, another one. No one hears of either.
+    pub(crate) fn start_both(&self, first: Op, second: Op) {
+        let mut inner = self.inner.borrow_mut();
+        let slot = inner.slots.insert(Slot::Followed(second));
+        inner.disk.start(slot as u64, first);
+        inner.announce();
+    }
+
     /// Sets who is woken when an operation is queued outside of a turn: it is to call [`Io::pump`].
     pub(crate) fn set_driver(&self, waker: &Waker) {
         self.inner.borrow_mut().driver = Some(waker.clone());
@@ -106,6 +121,10 @@ impl Io {
                 // A waker may only schedule; it must not call back into this `Io`.
                 Slot::Waiting(waker) => waker.into_iter().for_each(Waker::wake),
                 Slot::Abandoned => inner.forget(slot),
+                Slot::Followed(next) => {
+                    inner.forget(slot);
+                    inner.start_unheard(next);
+                }
                 Slot::Finished(_) => debug_assert!(false, "an operation completed twice"),
             }
         }

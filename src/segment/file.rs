@@ -50,10 +50,6 @@ impl SegmentFile {
         SegmentFile { io, name, state: RefCell::new(State::Closed) }
     }
 
-    pub(crate) fn io(&self) -> &Io {
-        &self.io
-    }
-
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
@@ -105,15 +101,31 @@ impl SegmentFile {
 
     /// Starts to close the file, if it is open.
     pub(crate) fn close(&self) {
+        if let Some(file) = self.take_open() {
+            drop(self.io.start(Op::Close { file }));
+        }
+    }
+
+    /// Starts to close the file, if it is open, and to remove it after that. The other way round, or at the same time, the
+    /// kernel may give the file's space back in the course of the close, on the shard's own thread: tens of milliseconds.
+    pub(crate) fn remove(&self) {
+        let remove = Op::Remove { name: self.name.clone() };
+        match self.take_open() {
+            Some(file) => self.io.start_both(Op::Close { file }, remove),
+            None => drop(self.io.start(remove)),
+        }
+    }
+
+    /// The file, if it is open. Nobody else closes it then.
+    fn take_open(&self) -> Option<FileId> {
         match self.state.replace(State::Closed) {
-            State::Closed => {}
-            State::Open { file, .. } => drop(self.io.start(Op::Close { file })),
-            State::Opening { mut ticket, .. } => {
-                // Still under way, the open is left to the disk's handle, as every abandoned ticket is.
-                if let Some(Ok(Outcome::Opened { file, .. })) = ticket.take().map(|done| done.result) {
-                    drop(self.io.start(Op::Close { file }));
-                }
-            }
+            State::Closed => None,
+            State::Open { file, .. } => Some(file),
+            // Still under way, the open is left to the disk's handle, as every abandoned ticket is.
+            State::Opening { mut ticket, .. } => match ticket.take()?.result {
+                Ok(Outcome::Opened { file, .. }) => Some(file),
+                _ => None,
+            },
         }
     }
 }

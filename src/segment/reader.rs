@@ -12,7 +12,7 @@ use super::meta::{Child, SegmentMeta};
 use super::{page_ceil, page_floor};
 use crate::cache::{BlockCache, BlockKey, Cached};
 use crate::disk::io::{Io, Ticket};
-use crate::disk::{Completion, IoBuf, Op};
+use crate::disk::{Completion, IoBuf};
 use crate::entry::DirectoryId;
 use crate::error::{Error, Result};
 use crate::levels::Commit;
@@ -422,10 +422,11 @@ impl Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        self.file.close();
         if self.obsolete.get() {
             // Should this fail, recovery finds the file as an orphan.
-            drop(self.file.io().start(Op::Remove { name: self.name().to_string() }));
+            self.file.remove();
+        } else {
+            self.file.close();
         }
     }
 }
