@@ -37,15 +37,16 @@ impl Inner {
     fn forget(&mut self, slot: usize) {
         let Slot::Finished(completion) = self.slots.remove(slot) else { return };
         if let Ok(Outcome::Opened { file, .. }) = completion.result {
-            self.start_unheard(Op::Close { file });
+            self.queue(Slot::Abandoned, Op::Close { file });
         }
     }
 
-    /// Queues an operation of which no one wants to hear.
-    fn start_unheard(&mut self, op: Op) {
-        let slot = self.slots.insert(Slot::Abandoned);
+    /// Queues an operation, whose completion goes to a new slot.
+    fn queue(&mut self, slot: Slot, op: Op) -> usize {
+        let slot = self.slots.insert(slot);
         self.disk.start(slot as u64, op);
         self.announce();
+        slot
     }
 
     /// Sees to it that what was queued is submitted soon.
@@ -78,19 +79,13 @@ impl Io {
 
     /// Queues an operation; it goes to the kernel with the next [`Io::pump`].
     pub fn start(&self, op: Op) -> Ticket {
-        let mut inner = self.inner.borrow_mut();
-        let slot = inner.slots.insert(Slot::Waiting(None));
-        inner.disk.start(slot as u64, op);
-        inner.announce();
+        let slot = self.inner.borrow_mut().queue(Slot::Waiting(None), op);
         Ticket { io: self.clone(), slot: Some(slot) }
     }
 
     /// Queues an operation, and when it has completed, in whatever way, another one. No one hears of either.
     pub(crate) fn start_both(&self, first: Op, second: Op) {
-        let mut inner = self.inner.borrow_mut();
-        let slot = inner.slots.insert(Slot::Followed(second));
-        inner.disk.start(slot as u64, first);
-        inner.announce();
+        self.inner.borrow_mut().queue(Slot::Followed(second), first);
     }
 
     /// Sets who is woken when an operation is queued outside of a turn: it is to call [`Io::pump`].
@@ -123,7 +118,7 @@ impl Io {
                 Slot::Abandoned => inner.forget(slot),
                 Slot::Followed(next) => {
                     inner.forget(slot);
-                    inner.start_unheard(next);
+                    inner.queue(Slot::Abandoned, next);
                 }
                 Slot::Finished(_) => debug_assert!(false, "an operation completed twice"),
             }

@@ -64,7 +64,6 @@ impl<'a> Forward<'a> {
             let piece = next.map_err(|error| Error::io("read", &self.name, error))?;
             self.held_end += piece.len() as u64;
             self.held.push_back(piece);
-            self.let_go(offset);
         }
         self.let_go(offset);
         let (start, bytes) = ((offset - self.held_at) as usize, bytes as usize);
