@@ -18,6 +18,7 @@ use crate::disk::simulated::{Simulated, SimulatedFolder, SimulatedOptions, Split
 use crate::engine::{Directory, Engine, ShardRecovery};
 use crate::error::{Error, Result};
 use crate::levels::{Commit, History, Piece, Shape, Span};
+use crate::limits::REMOVAL_PIECE_BYTES;
 use crate::log::Identity;
 use crate::manifest::FILE_BYTES_MIN as MANIFEST_BYTES_MIN;
 use crate::options::{Fixed, Options};
@@ -52,11 +53,17 @@ pub struct Tuning {
     pub manifest_bytes: u64,
     /// Bytes of one part of the base, instead of the option.
     pub part_bytes: Option<u64>,
+    /// How many bytes of a file that is removed are given back at once.
+    pub removal_piece_bytes: u64,
 }
 
 impl Default for Tuning {
     fn default() -> Self {
-        Tuning { manifest_bytes: MANIFEST_BYTES_MIN, part_bytes: None }
+        Tuning {
+            manifest_bytes: MANIFEST_BYTES_MIN,
+            part_bytes: None,
+            removal_piece_bytes: REMOVAL_PIECE_BYTES,
+        }
     }
 }
 
@@ -198,6 +205,7 @@ impl SimulatedShard {
         config.manifest_bytes = tuning.manifest_bytes;
         let log = log_options_of(&fixed, options);
         let io = Io::new(Box::new(Simulated::new(folder, disk)));
+        io.set_removal_piece(tuning.removal_piece_bytes);
         random.next_u64();
         let work = Core::open(io.clone(), config, log, options.cache_bytes, options.retention);
         let folder = folder.clone();

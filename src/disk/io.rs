@@ -4,6 +4,7 @@
 //! ([`Ticket::take`]). [`Io::pump`], called once a turn, submits what was queued, collects what completed,
 //! and wakes whoever awaits it. A dropped ticket lets its operation complete unheard.
 
+use super::removals::Removals;
 use super::{Completion, Disk, DiskStats, FileId, IoBuf, Op, OpenHow, Outcome};
 use slab::Slab;
 use std::cell::RefCell;
@@ -18,8 +19,8 @@ enum Slot {
     Waiting(Option<Waker>),
     Finished(Completion),
     Abandoned,
-    /// No one wants the completion; this operation is started next.
-    Followed(Op),
+    /// A step of a removal; the next one follows.
+    Removal,
 }
 
 struct Inner {
@@ -30,6 +31,7 @@ struct Inner {
     disk: Box<dyn Disk>,
     slots: Slab<Slot>,
     completions: Vec<Completion>,
+    removals: Removals,
 }
 
 impl Inner {
@@ -73,6 +75,7 @@ impl Io {
                 disk,
                 slots: Slab::new(),
                 completions: Vec::new(),
+                removals: Removals::new(),
             })),
         }
     }
@@ -83,9 +86,18 @@ impl Io {
         Ticket { io: self.clone(), slot: Some(slot) }
     }
 
-    /// Queues an operation, and when it has completed, in whatever way, another one. No one hears of either.
-    pub(crate) fn start_both(&self, first: Op, second: Op) {
-        self.inner.borrow_mut().queue(Slot::Followed(second), first);
+    /// Removes a file of so many bytes, piece by piece, once it is closed, if it is open, and once those are gone that were
+    /// to be removed before. No one hears of it.
+    pub(crate) fn remove(&self, name: String, bytes: u64, open: Option<FileId>) {
+        let mut inner = self.inner.borrow_mut();
+        if let Some(op) = inner.removals.push(name, bytes, open) {
+            inner.queue(Slot::Removal, op);
+        }
+    }
+
+    /// Sets how many bytes of a file are given back at once.
+    pub(crate) fn set_removal_piece(&self, bytes: u64) {
+        self.inner.borrow_mut().removals.piece_bytes = bytes;
     }
 
     /// Sets who is woken when an operation is queued outside of a turn: it is to call [`Io::pump`].
@@ -116,9 +128,12 @@ impl Io {
                 // A waker may only schedule; it must not call back into this `Io`.
                 Slot::Waiting(waker) => waker.into_iter().for_each(Waker::wake),
                 Slot::Abandoned => inner.forget(slot),
-                Slot::Followed(next) => {
-                    inner.forget(slot);
-                    inner.queue(Slot::Abandoned, next);
+                Slot::Removal => {
+                    if let Slot::Finished(completion) = inner.slots.remove(slot)
+                        && let Some(op) = inner.removals.next(completion.result)
+                    {
+                        inner.queue(Slot::Removal, op);
+                    }
                 }
                 Slot::Finished(_) => debug_assert!(false, "an operation completed twice"),
             }

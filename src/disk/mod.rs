@@ -24,6 +24,7 @@ pub(crate) mod io;
 mod no_uring;
 pub(crate) mod plain;
 mod progress;
+mod removals;
 pub mod simulated;
 pub(crate) mod uring;
 

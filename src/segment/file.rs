@@ -106,14 +106,10 @@ impl SegmentFile {
         }
     }
 
-    /// Starts to close the file, if it is open, and to remove it after that. The other way round, or at the same time, the
-    /// kernel may give the file's space back in the course of the close, on the shard's own thread: tens of milliseconds.
-    pub(crate) fn remove(&self) {
-        let remove = Op::Remove { name: self.name.clone() };
-        match self.take_open() {
-            Some(file) => self.io.start_both(Op::Close { file }, remove),
-            None => drop(self.io.start(remove)),
-        }
+    /// Removes the file, of so many bytes, once it is closed. Removed while it is open, the kernel may give its space back
+    /// in the course of the close, on the shard's own thread: tens of milliseconds.
+    pub(crate) fn remove(&self, bytes: u64) {
+        self.io.remove(self.name.clone(), bytes, self.take_open());
     }
 
     /// The file, if it is open. Nobody else closes it then.

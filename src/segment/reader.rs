@@ -424,7 +424,7 @@ impl Drop for Segment {
     fn drop(&mut self) {
         if self.obsolete.get() {
             // Should this fail, recovery finds the file as an orphan.
-            self.file.remove();
+            self.file.remove(self.meta.file_bytes);
         } else {
             self.file.close();
         }

@@ -347,6 +347,9 @@ fn distributions_batches_and_sizes_can_be_chosen() {
     let report = report_of(
         folder.path(),
         &[
+            // Longer than a disk stands still where the folders of other tests are removed meanwhile.
+            "--seconds",
+            "1.5",
             "--phases",
             "commits,mix-async,tenants",
             "--batch",

@@ -19,7 +19,8 @@ use quipu::simulation::{SimulatedShard, Tuning};
 use quipu::{Bytes, Directory, Options, Result, Retention};
 
 /// Files far smaller than users can ask for, so that there are many.
-pub(crate) const TUNING: Tuning = Tuning { manifest_bytes: 32 << 10, part_bytes: Some(8 << 10) };
+pub(crate) const TUNING: Tuning =
+    Tuning { manifest_bytes: 32 << 10, part_bytes: Some(8 << 10), removal_piece_bytes: 4 << 10 };
 
 /// More steps than any opening takes.
 const STEPS_MAX: u64 = 1_000_000;
