@@ -1,8 +1,10 @@
 //! Pace: how much of the merges in flight must be done by a commit.
 //!
 //! 1. A carry of level v, due at n, has a *schedule*: a straight line from nothing before n to all of its work after
-//!    a quarter of a window of level v, a fold after half of a window of the base's level. Its deadline is at least
-//!    a whole window later; the rest is slack, for installing it and for slow disks. (Stretching schedules to half of the way to the deadline lowers the peak of the
+//!    a quarter of a window of level v, a fold after three quarters of a window of the base's level. Its deadline is at least
+//!    a whole window later; the rest is slack, for installing it and for slow disks. (A fold is most of the work, so it gets most
+//!    of the time: over half of a window, as it was once, it took half as much again of the core while it ran, and clients that
+//!    had been served in time until then were not. Stretching all other schedules to half of the way to the deadline lowers the peak of the
 //!    work, but keeps the inputs of many carries live at once. Simulated with commits of s bytes, most work a
 //!    commit and most live segments: divisor 4, 5 levels: 9s and 21, stretched 7s and 35, where the digits' bound is
 //!    15; divisor 8, 5 levels: 17s and 63, stretched 10s and 113, digits' bound 35.)
@@ -11,7 +13,7 @@
 //!    schedule ends: what it got too early, others got too late, and the sum is what keeps the rate even.
 //!    (Earliest end first meets every end that any order can meet, so also those of the straight lines.)
 //! 3. A commit is *admitted* while no more is owed than would be if each schedule were late by its own length,
-//!    and never at or past the deadline of a carry that is not installed.
+//!    or by its slack if that is less, and never at or past the deadline of a carry that is not installed.
 //!
 //! Promises:
 //!
@@ -19,12 +21,12 @@
 //!   so its schedule rises by 4s a commit, and is over before the next carry of level v. For D up to 4 it is
 //!   over before the first carry of level v-1 after it, so every other level is active at most. A fold's base has
 //!   at most `(T + D - 1)·D^b·s` bytes (it may have to wait D - 1 folds for a boundary of the level above) and its
-//!   window `D^b·s`, over half of `D^b`: 2s(T + D). (Where it falls by one level, the base has `T·D^(b-1)·s`
+//!   window `D^b·s`, over three quarters of `D^b`: 4s(T + D)/3. (Where it falls by one level, the base has `T·D^(b-1)·s`
 //!   and the window D times that of the new span: the same.)
 //! - Paid after every commit, live segments stay below twice the digits' bound, (D - 1) a level, for up to 6
 //!   levels from the flush level up with D up to 4 (10^9 keys have 5), 5 levels with D up to 8, 4 above. With more
 //!   levels, the inputs of a carry, of one two levels below, and so on, may be live at once, and that sum grows
-//!   with the square of the levels.
+//!   with the square of the levels. With a base, whose fold holds its inputs for longer, they stay below three times the bound.
 
 use super::cover::{Carry, Shape};
 use super::number::{Commit, Divisor};
@@ -66,9 +68,10 @@ impl Work {
         bytes as u64 // At most `total_bytes`.
     }
 
-    /// What must at the least be done of it before commit `n` is sequenced: its schedule, late by its length.
+    /// What must at the least be done of it before commit `n` is sequenced: its schedule, late by its length or slack.
     fn required_bytes(&self, n: Commit) -> u64 {
-        n.0.checked_sub(self.schedule + 1).map_or(0, |late| self.scheduled_bytes(Commit(late)))
+        let late = self.schedule.min(self.deadline.0.saturating_sub(self.end().0));
+        n.0.checked_sub(late + 1).map_or(0, |late| self.scheduled_bytes(Commit(late)))
     }
 }
 
@@ -95,8 +98,11 @@ impl Pace {
             "carries begin in the order of their commits"
         );
         let window = shape.divisor.pow(carry.level_of_work(shape));
-        let share = if matches!(carry, Carry::Fold { .. }) { 2 } else { 4 };
-        let schedule = window.div_ceil(share).min((deadline.0 - now.0).div_ceil(2));
+        let left = deadline.0 - now.0;
+        let schedule = match carry {
+            Carry::Fold { .. } => window.min(left) - window.min(left) / 4,
+            Carry::Segment(_) => window.div_ceil(4).min(left.div_ceil(2)),
+        };
         self.works.push(Work {
             carry,
             due,
@@ -199,5 +205,5 @@ impl Pace {
 pub fn work_bound(divisor: Divisor, commit_bytes: u64, levels: u32, base_ratio: Option<u32>) -> u64 {
     let active = if divisor.get() <= 4 { levels.div_ceil(2) } else { levels };
     let fold = base_ratio.map_or(0, |ratio| u64::from(ratio) + u64::from(divisor.get()));
-    commit_bytes.saturating_mul(4 * u64::from(active) + 2 * fold)
+    commit_bytes.saturating_mul(4 * u64::from(active) + (4 * fold).div_ceil(3))
 }

@@ -137,7 +137,7 @@ fn folds_are_paced_like_carries() {
             let bound = work_bound(divisor, SIZE, levels, Some(RATIO)) + seen.in_flight_max as u64;
             assert!(seen.added_max <= bound, "divisor {}: {seen:?}, {bound}", divisor.get());
             assert!(
-                seen.live_max <= 1 + 2 * (levels as usize + 1) * (divisor.get() as usize - 1),
+                seen.live_max <= 1 + 3 * (levels as usize + 1) * (divisor.get() as usize - 1),
                 "{seen:?}"
             );
         }
@@ -177,4 +177,19 @@ fn a_schedule_rises_evenly_and_gates_commits() {
     // Resumed late: half of what is left.
     pace.begin(&shape, carry, Commit(250), 1000);
     assert_eq!((pace.owed_bytes(Commit(250)), pace.owed_bytes(Commit(252))), (334, 1000));
+}
+
+#[test]
+fn a_fold_gets_most_of_the_window_and_commits_wait_within_the_rest() {
+    let four = Divisor::new(4).unwrap();
+    let shape = Shape { base_level: Some(Level(2)), ..Shape::new(four, Level(1), true) };
+    let fold = Carry::Fold { from: Commit(48), to: Commit(64) };
+    let mut pace = Pace::new();
+    pace.begin(&shape, fold, Commit(64), 1200);
+    // 16 commits in a window of the base's level: a schedule of 12, from 64 to 75, and a slack of 4.
+    let owed: Vec<u64> = [64, 65, 74, 75, 79].map(|n| pace.owed_bytes(Commit(n))).to_vec();
+    assert_eq!(owed, [100, 200, 1100, 1200, 1200]);
+    assert!(pace.admits(Commit(68)) && !pace.admits(Commit(69)), "late by the slack");
+    pace.progress(Commit(64), 1200);
+    assert!(pace.admits(Commit(79)) && !pace.admits(Commit(80)), "done, but not installed at its deadline");
 }

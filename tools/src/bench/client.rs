@@ -68,6 +68,13 @@ const BURST: u32 = 64;
 /// turn: reads that find all they need in memory would keep the shard from its work. The others' turns are no latency.
 const TURNS: u32 = 4;
 
+/// A put that has begun.
+struct Putting<P> {
+    slot: u32,
+    version: u32,
+    put: P,
+}
+
 /// What the clients of one thread share.
 pub(crate) struct Thread<T> {
     run: Arc<Run>,
@@ -172,7 +179,20 @@ impl<T: Target> Thread<T> {
                 let Some(op) = operations.next() else { break 'phase };
                 self.in_flight.update(|in_flight| in_flight + 1);
                 let (this, intended) = (self.clone(), due);
-                spawn(Box::pin(async move { this.serve(op, intended).await }));
+                let begun = Instant::now();
+                if op.kind == OpKind::Put {
+                    // Begun here, so that all that is kept of the many in flight is what its end needs.
+                    let put = self.begin_put(self.directory(&op), op.slot);
+                    spawn(Box::pin(async move {
+                        let found = this.end_put(put).await;
+                        this.served(OpKind::Put, intended, begun, found);
+                    }));
+                } else {
+                    spawn(Box::pin(async move {
+                        let found = this.perform(op).await;
+                        this.served(op.kind, intended, begun, found);
+                    }));
+                }
                 let Some(next) = arrivals.next() else { break 'phase };
                 due = next;
                 started += 1;
@@ -195,12 +215,12 @@ impl<T: Target> Thread<T> {
         self.ended.notified().await;
     }
 
-    async fn serve(&self, op: Op, intended: Instant) {
-        let started = Instant::now();
-        match self.perform(op).await {
+    /// An operation of the open loop has ended.
+    fn served(&self, kind: OpKind, intended: Instant, started: Instant, found: Result<Found>) {
+        match found {
             Ok(found) => {
                 let times = Times { intended, started, ended: Instant::now() };
-                self.recorder.borrow_mut().record(op.kind, times, found);
+                self.recorder.borrow_mut().record(kind, times, found);
             }
             Err(error) => self.run.fail(error),
         }
@@ -239,8 +259,12 @@ impl<T: Target> Thread<T> {
         }
     }
 
+    fn directory(&self, op: &Op) -> &Directory {
+        &self.run.directories[usize::from(op.shard)][op.directory as usize]
+    }
+
     async fn perform(&self, op: Op) -> Result<Found> {
-        let directory = &self.run.directories[usize::from(op.shard)][op.directory as usize];
+        let directory = self.directory(&op);
         match op.kind {
             OpKind::Put => self.put(directory, op.slot).await,
             OpKind::Batch => self.batch(directory, op).await,
@@ -259,17 +283,23 @@ impl<T: Target> Thread<T> {
     }
 
     async fn put(&self, directory: &Directory, slot: u32) -> Result<Found> {
+        self.end_put(self.begin_put(directory, slot)).await
+    }
+
+    fn begin_put(&self, directory: &Directory, slot: u32) -> Putting<T::Put> {
         let dataset = self.dataset();
         let version = dataset.begin(slot);
-        let put = {
-            let mut value = self.value.borrow_mut();
-            dataset.shape.fill(slot, version, &mut value);
-            self.target.put(directory, dataset.key(slot).as_ref(), &value)
-        };
+        let mut value = self.value.borrow_mut();
+        dataset.shape.fill(slot, version, &mut value);
+        let put = self.target.put(directory, dataset.key(slot).as_ref(), &value);
+        Putting { slot, version, put }
+    }
+
+    async fn end_put(&self, Putting { slot, version, put }: Putting<T::Put>) -> Result<Found> {
         match put.await {
-            Ok(commit) => dataset.acknowledge(slot, version, commit),
+            Ok(commit) => self.dataset().acknowledge(slot, version, commit),
             Err(error) => {
-                dataset.doubt(slot, version);
+                self.dataset().doubt(slot, version);
                 return Err(error);
             }
         }
