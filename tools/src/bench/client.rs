@@ -179,9 +179,9 @@ impl<T: Target> Thread<T> {
                 let Some(op) = operations.next() else { break 'phase };
                 self.in_flight.update(|in_flight| in_flight + 1);
                 let (this, intended) = (self.clone(), due);
-                let begun = Instant::now();
                 if op.kind == OpKind::Put {
                     // Begun here, so that all that is kept of the many in flight is what its end needs.
+                    let begun = Instant::now();
                     let put = self.begin_put(self.directory(&op), op.slot);
                     spawn(Box::pin(async move {
                         let found = this.end_put(put).await;
@@ -189,6 +189,7 @@ impl<T: Target> Thread<T> {
                     }));
                 } else {
                     spawn(Box::pin(async move {
+                        let begun = Instant::now();
                         let found = this.perform(op).await;
                         this.served(op.kind, intended, begun, found);
                     }));
