@@ -13,16 +13,16 @@ use crate::limits::REMOVAL_PIECE_BYTES;
 use std::collections::VecDeque;
 use std::io::Result;
 
-/// What the file that is on its way out is at: the operation in flight.
+/// The operation in flight, on the file that is on its way out.
 enum Step {
     /// Closing the file that was open for reading.
-    Close,
+    Close { name: String, bytes: u64 },
     /// Opening it for writing.
-    Open,
+    Open { name: String },
     /// Cutting it to so many bytes.
-    Cut { file: FileId, bytes: u64 },
+    Cut { name: String, file: FileId, bytes: u64 },
     /// Closing it again.
-    CloseCut,
+    CloseCut { name: String },
     /// Removing its name.
     Remove,
 }
@@ -55,52 +55,46 @@ impl Removals {
     /// What follows what has just completed.
     pub(super) fn next(&mut self, result: Result<Outcome>) -> Option<Op> {
         match (self.step.take()?, result) {
-            (Step::Close, _) => Some(self.closed()),
-            (Step::Open, Ok(Outcome::Opened { file, bytes })) => Some(self.cut(file, bytes)),
-            (Step::Cut { file, bytes }, Ok(_)) => Some(self.cut(file, bytes)),
-            (Step::Cut { file, .. }, Err(_)) => Some(self.close(file)),
-            (Step::Open | Step::CloseCut, _) => Some(self.remove()),
-            (Step::Remove, _) => {
-                self.waiting.pop_front();
-                self.begin()
-            }
+            (Step::Close { name, bytes }, _) => Some(self.closed(name, bytes)),
+            (Step::Open { name }, Ok(Outcome::Opened { file, bytes })) => Some(self.cut(name, file, bytes)),
+            (Step::Cut { name, file, bytes }, Ok(_)) => Some(self.cut(name, file, bytes)),
+            (Step::Cut { name, file, .. }, Err(_)) => Some(self.close(name, file)),
+            (Step::Open { name } | Step::CloseCut { name }, _) => Some(self.remove(name)),
+            (Step::Remove, _) => self.begin(),
         }
     }
 
     fn begin(&mut self) -> Option<Op> {
-        let removal = self.waiting.front()?;
-        Some(match removal.open {
-            Some(file) => self.start(Step::Close, Op::Close { file }),
-            None => self.closed(),
+        let Removal { name, bytes, open } = self.waiting.pop_front()?;
+        Some(match open {
+            Some(file) => self.start(Step::Close { name, bytes }, Op::Close { file }),
+            None => self.closed(name, bytes),
         })
     }
 
-    fn closed(&mut self) -> Op {
-        match self.waiting.front() {
-            Some(removal) if removal.bytes > self.piece_bytes => {
-                let how = OpenHow { write: true, ..OpenHow::default() };
-                let open = Op::Open { name: removal.name.clone(), how };
-                self.start(Step::Open, open)
-            }
-            _ => self.remove(),
+    fn closed(&mut self, name: String, bytes: u64) -> Op {
+        if bytes <= self.piece_bytes {
+            return self.remove(name);
         }
+        let how = OpenHow { write: true, ..OpenHow::default() };
+        let open = Op::Open { name: name.clone(), how };
+        self.start(Step::Open { name }, open)
     }
 
-    /// Cuts the next piece from what has so many bytes, unless the rest is none.
-    fn cut(&mut self, file: FileId, bytes: u64) -> Op {
+    /// Cuts the next piece from what has so many bytes, unless the rest is one.
+    fn cut(&mut self, name: String, file: FileId, bytes: u64) -> Op {
         if bytes <= self.piece_bytes {
-            return self.close(file);
+            return self.close(name, file);
         }
         let bytes = bytes - self.piece_bytes;
-        self.start(Step::Cut { file, bytes }, Op::Truncate { file, bytes })
+        self.start(Step::Cut { name, file, bytes }, Op::Truncate { file, bytes })
     }
 
-    fn close(&mut self, file: FileId) -> Op {
-        self.start(Step::CloseCut, Op::Close { file })
+    fn close(&mut self, name: String, file: FileId) -> Op {
+        self.start(Step::CloseCut { name }, Op::Close { file })
     }
 
-    fn remove(&mut self) -> Op {
-        let name = self.waiting.front().map_or_else(String::new, |removal| removal.name.clone());
+    fn remove(&mut self, name: String) -> Op {
         self.start(Step::Remove, Op::Remove { name })
     }
 
