@@ -1,6 +1,7 @@
 //! Quipu's own clients: tasks on the shards' cores, and async tasks on other threads.
 //!
-//! On a core each client draws from its shard's slots; async tasks draw from all. A client that never has to wait
+//! On a core there are either many clients, a task each, or one task that keeps many commits in flight. They draw from their
+//! shard's slots; async tasks draw from all. A client that never has to wait
 //! (what it reads is in memory, its commits are buffered) lets others have a turn after every fourth operation.
 
 use crate::drive::Spec;
@@ -9,10 +10,11 @@ use crate::engines::{Failure, Result};
 use crate::measure::{Measured, Recorder, Times, Window, interrupted};
 use crate::ops::{Data, Op, Ops, Slots, lost};
 use crate::shared::timer::Timer;
-use quipu::{Batch, Directory, Engine, Local, Result as Quipus};
+use quipu::{Batch, Directory, Engine, Local, LocalCommit, Result as Quipus};
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
@@ -25,7 +27,7 @@ const BURST: u32 = 64;
 /// The shortest that the source of an open loop sleeps: what falls due meanwhile starts together.
 const NAP_MIN: Duration = Duration::from_micros(50);
 /// Commits of an open loop in flight at most, on each shard.
-const OPEN_MAX: u32 = 20_000;
+const OPEN_MAX: usize = 20_000;
 /// Batches of a load in flight on each shard.
 const LOAD_IN_FLIGHT: u32 = 16;
 
@@ -249,84 +251,164 @@ pub(crate) fn async_tasks(
     Measured::of(notes)
 }
 
+/// A closed loop of commits on the cores: one task on each shard keeps so many in flight, as a service does that takes its
+/// requests from one queue. It awaits them in the order in which it made them, which is that in which they become durable.
+pub(crate) fn on_core_pipelined(
+    quipu: &Quipu,
+    spec: &Spec,
+    in_flight: u32,
+    times: Times,
+) -> Result<Measured> {
+    let window = Window::now(times);
+    on_each_place(quipu, spec, window, async move |place: Place| {
+        let Place { local, directory, mut ops, recorder } = place;
+        let mut flights = VecDeque::with_capacity(in_flight as usize);
+        let mut started = Instant::now();
+        loop {
+            while flights.len() < in_flight as usize && ops.more() && !window.over(started) {
+                flights.push_back((started, put(&local, &directory, &mut ops)?));
+            }
+            let Some((intended, commit)) = flights.pop_front() else { return Ok(()) };
+            commit.await?;
+            // The next one is started at once: one look at the clock for both.
+            started = Instant::now();
+            recorder.borrow_mut().record(intended, started);
+        }
+    })
+}
+
 /// An open loop of commits on the cores, at so many a second in all, evenly spaced. Latency counts from when a commit
-/// was to start.
+/// was to start. On each shard one task starts them, and another awaits them in their order.
 pub(crate) fn on_core_open(quipu: &Quipu, spec: &Spec, rate: f64, times: Times) -> Result<Measured> {
     let window = Window::now(times);
     let begin = Instant::now();
+    let rate = rate / quipu.directories.len() as f64;
+    on_each_place(quipu, spec, window, async move |place: Place| {
+        let flights = Rc::new(Flights::default());
+        let lands: Pin<Box<dyn Future<Output = Result<()>>>> = Box::pin({
+            let (flights, recorder) = (flights.clone(), place.recorder);
+            async move { flights.land(&recorder).await }
+        });
+        let local = place.local.clone();
+        let starts = Box::pin(async move {
+            let begun = flights.start(&place.local, &place.directory, place.ops, begin, rate, window).await;
+            // Whatever became of them, no more come.
+            flights.over.set(true);
+            flights.started.notify_one();
+            begun
+        });
+        all([lands, starts].into_iter(), |task| local.spawn(task)).await
+    })
+}
+
+fn put(local: &Local, directory: &Directory, ops: &mut Ops) -> Result<LocalCommit> {
+    let Op::Put(slot) = ops.next() else { return Err("these clients commit puts only".into()) };
+    Ok(local.put(directory, ops.key(slot), ops.value()))
+}
+
+/// The commits of an open loop that are in flight, oldest first.
+#[derive(Default)]
+struct Flights {
+    flights: RefCell<VecDeque<(Instant, LocalCommit)>>,
+    /// No more will be started.
+    over: Cell<bool>,
+    started: Notify,
+    landed: Notify,
+}
+
+impl Flights {
+    /// Starts commits when they fall due, until the time is over.
+    async fn start(
+        &self,
+        local: &Local,
+        directory: &Directory,
+        mut ops: Ops,
+        begin: Instant,
+        rate: f64,
+        window: Window,
+    ) -> Result<()> {
+        let timer = Timer::new()?;
+        let mut number = 0u64;
+        let mut burst = 0;
+        loop {
+            let due = begin + Duration::from_secs_f64(number as f64 / rate);
+            let now = Instant::now();
+            if window.over(due.max(now)) || self.over.get() {
+                return Ok(());
+            }
+            let flying = self.flights.borrow().len();
+            if due > now {
+                burst = 0;
+                timer.until(due.min(window.until).max(now + NAP_MIN)).await?;
+            } else if flying >= OPEN_MAX {
+                self.landed.notified().await;
+            } else if burst == BURST {
+                burst = 0;
+                tokio::task::yield_now().await;
+            } else {
+                burst += 1;
+                number += 1;
+                let commit = put(local, directory, &mut ops)?;
+                self.flights.borrow_mut().push_back((due, commit));
+                if flying == 0 {
+                    self.started.notify_one();
+                }
+            }
+        }
+    }
+
+    /// Awaits them until no more come.
+    async fn land(&self, recorder: &RefCell<Recorder>) -> Result<()> {
+        loop {
+            let oldest = self.flights.borrow_mut().pop_front();
+            match oldest {
+                Some((due, commit)) => {
+                    if let Err(error) = commit.await {
+                        self.over.set(true);
+                        self.landed.notify_one();
+                        return Err(error.into());
+                    }
+                    recorder.borrow_mut().record(due, Instant::now());
+                    if self.flights.borrow().len() + 1 == OPEN_MAX {
+                        self.landed.notify_one();
+                    }
+                }
+                None if self.over.get() => return Ok(()),
+                None => self.started.notified().await,
+            }
+        }
+    }
+}
+
+/// What drives one shard.
+struct Place {
+    local: Local,
+    directory: Directory,
+    ops: Ops,
+    recorder: Rc<RefCell<Recorder>>,
+}
+
+/// Runs one driver on the core of each directory, on that directory's slots.
+fn on_each_place(
+    quipu: &Quipu,
+    spec: &Spec,
+    window: Window,
+    drive: impl AsyncFn(Place) -> Result<()> + Clone + Send + 'static,
+) -> Result<Measured> {
     let places = quipu.directories.len() as u32;
     let answers: Vec<_> = (0..places)
         .map(|place| {
-            let (spec, directory) = (*spec, quipu.directories[place as usize].clone());
+            let (spec, directory, drive) = (*spec, quipu.directories[place as usize].clone(), drive.clone());
             quipu.engine.run_on_shard(directory.shard(), async move |local: Local| {
                 let recorder = Rc::new(RefCell::new(Recorder::new(window)));
-                let ops = Ops::new(&spec.data, spec.work, Slots { first: place, step: places }, place);
-                source(&local, &directory, ops, &recorder, begin, rate / f64::from(places)).await?;
+                let slots = Slots { first: place, step: places };
+                let ops = Ops::new(&spec.data, spec.work, slots, place << 20).limited(spec.each);
+                drive(Place { local, directory, ops, recorder: recorder.clone() }).await?;
                 done(recorder)
             })
         })
         .collect();
     Measured::of(answers.into_iter().map(|answer| answer.wait().map_err(Failure::from).flatten()).collect())
-}
-
-/// What the commits of an open loop share.
-#[derive(Default)]
-struct InFlight {
-    count: Cell<u32>,
-    ended: Notify,
-    failed: RefCell<Option<Failure>>,
-}
-
-async fn source(
-    local: &Local,
-    directory: &Directory,
-    mut ops: Ops,
-    recorder: &Rc<RefCell<Recorder>>,
-    begin: Instant,
-    rate: f64,
-) -> Result<()> {
-    let window = recorder.borrow().window();
-    let timer = Timer::new()?;
-    let in_flight = Rc::new(InFlight::default());
-    let mut number = 0u64;
-    let mut burst = 0;
-    loop {
-        let due = begin + Duration::from_secs_f64(number as f64 / rate);
-        let now = Instant::now();
-        if window.over(due.max(now)) || in_flight.failed.borrow().is_some() {
-            break;
-        }
-        if due > now {
-            burst = 0;
-            timer.until(due.min(window.until).max(now + NAP_MIN)).await?;
-        } else if in_flight.count.get() >= OPEN_MAX {
-            in_flight.ended.notified().await;
-        } else if burst == BURST {
-            burst = 0;
-            tokio::task::yield_now().await;
-        } else {
-            burst += 1;
-            number += 1;
-            let Op::Put(slot) = ops.next() else { return Err("an open loop commits puts".into()) };
-            let commit = local.put(directory, ops.key(slot), ops.value());
-            in_flight.count.update(|count| count + 1);
-            let (in_flight, recorder) = (in_flight.clone(), recorder.clone());
-            local.spawn(async move {
-                match commit.await {
-                    Ok(_) => recorder.borrow_mut().record(due, Instant::now()),
-                    Err(error) => *in_flight.failed.borrow_mut() = Some(error.into()),
-                }
-                // Else it would be there when all have ended.
-                drop(recorder);
-                in_flight.count.update(|count| count - 1);
-                in_flight.ended.notify_one();
-            });
-        }
-    }
-    while in_flight.count.get() > 0 {
-        in_flight.ended.notified().await;
-    }
-    in_flight.failed.take().map_or(Ok(()), Err)
 }
 
 /// Puts every key once, in batches of so many from the cores, then waits until all are durable. Returns how long that

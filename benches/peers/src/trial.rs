@@ -106,6 +106,8 @@ pub(crate) enum Clients {
     Threads(u32, View),
     /// Tasks on the cores of Quipu: so many on each shard.
     OnCore(u32),
+    /// One task on each core of Quipu that keeps so many commits in flight.
+    Pipelined(u32),
     /// Tasks on one core of Quipu.
     OnOneCore(u32),
     /// Async tasks, so many in all, on so many other threads.
@@ -137,6 +139,9 @@ impl Clients {
         match self {
             Clients::Threads(threads, view) => drive::closed(store, &spec(*view), *threads, times),
             Clients::OnCore(each) => native::on_core(quipu()?, &spec(View::Newest), *each, usize::MAX, times),
+            Clients::Pipelined(each) => {
+                native::on_core_pipelined(quipu()?, &spec(View::Newest), *each, times)
+            }
             Clients::OnOneCore(each) => native::on_core(quipu()?, &spec(View::Newest), *each, 1, times),
             Clients::Async(in_flight, threads) => {
                 native::async_tasks(quipu()?, &spec(View::Newest), *in_flight, *threads, times)
@@ -154,6 +159,7 @@ impl fmt::Display for Clients {
                 write!(f, "{threads} threads, one read transaction each")
             }
             Clients::OnCore(each) => write!(f, "on-core, {each} in flight on each shard"),
+            Clients::Pipelined(each) => write!(f, "on-core, {each} in flight from one task on each shard"),
             Clients::OnOneCore(each) => write!(f, "on-core, {each} in flight on one shard"),
             Clients::Async(in_flight, threads) => {
                 write!(

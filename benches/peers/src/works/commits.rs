@@ -28,12 +28,15 @@ pub(crate) fn keys() -> Data {
 /// On-core with 512 in flight on each shard.
 pub(crate) const ON_CORE: Clients = Clients::OnCore(512);
 
+/// The same number in flight, from one task on each shard.
+pub(crate) const PIPELINED: Clients = Clients::Pipelined(512);
+
 /// Rows 1, 2 and 3: durable commits of one put.
 pub(crate) fn durable(bench: &Bench, wanted: &BTreeSet<u32>) -> Result<Vec<Row>> {
     let mut entrants = Vec::new();
     if bench.has(Kind::Quipu) {
         let kinds = [
-            (1, vec![ON_CORE]),
+            (1, vec![ON_CORE, PIPELINED]),
             (2, vec![Clients::Async(512, 1), Clients::Async(512, 2)]),
             (3, vec![Clients::threads(64)]),
         ];
@@ -57,7 +60,12 @@ pub(crate) fn durable(bench: &Bench, wanted: &BTreeSet<u32>) -> Result<Vec<Row>>
         },
     )?;
     let rows = [
-        (1, "durable commits, on-core", "Quipu from 512 tasks on each shard's core", 20.0),
+        (
+            1,
+            "durable commits, on-core",
+            "Quipu with 512 in flight on each shard, from as many tasks and from one",
+            20.0,
+        ),
         (2, "durable commits, async tasks", "Quipu from 512 async tasks on other threads", 8.0),
         (3, "durable commits, 64 plain threads", "Quipu from 64 plain threads", 2.0),
     ];
