@@ -41,6 +41,58 @@ fn content(directory: &Directory) -> BTreeMap<Vec<u8>, Vec<u8>> {
     entries.collect()
 }
 
+/// What readers have in the cache stays there when a fold writes it to new files.
+#[test]
+fn folds_do_not_empty_the_cache() {
+    const KEYS: u32 = 5_000;
+    let folder = folder();
+    let options = || small().shards(1).part_bytes(256 << 10).cache_bytes(64 << 20).durability(FOR_EVER);
+    let key = |number: u32| number.wrapping_mul(2_654_435_761).to_be_bytes();
+    let put = |directory: &Directory, number| directory.put(key(number), [number as u8; 200]).wait().unwrap();
+    let stats = |engine: &Engine| engine.stats().wait().unwrap().shards[0].clone();
+    let folded = |engine: &Engine| stats(engine).base.map_or(Commit(0), |base| base.end);
+
+    let engine = options().open(folder.path()).unwrap();
+    let directory = engine.directory("data").unwrap();
+    let mut loaded = Commit(0);
+    for number in 0..KEYS {
+        loaded = put(&directory, number).number;
+    }
+    // Until all of that lies in the base.
+    let mut number = 0;
+    while folded(&engine) < loaded || !stats(&engine).carries.is_empty() {
+        put(&directory, number % KEYS);
+        number += 1;
+    }
+    drop(directory);
+    engine.close().unwrap();
+
+    let engine = options().open(folder.path()).unwrap();
+    let directory = engine.directory("data").unwrap();
+    // All but those that are overwritten below.
+    let read = || {
+        let before = stats(&engine).cache_misses;
+        for number in (0..KEYS).filter(|number| number % 40 > 0) {
+            assert_eq!(directory.get(key(number)).wait().unwrap().unwrap()[..], [number as u8; 200]);
+        }
+        stats(&engine).cache_misses - before
+    };
+    let cold = read();
+    assert!(cold > 200, "{cold} blocks hold {KEYS} keys");
+    let warm = read();
+    assert!(warm * 10 < cold, "{warm} blocks of {cold} were read again with no fold between");
+    let newest = put(&directory, 0).number;
+    while folded(&engine) <= newest || !stats(&engine).carries.is_empty() {
+        for number in (0..KEYS).step_by(40) {
+            put(&directory, number);
+        }
+    }
+    let after = read();
+    assert!(after * 4 < cold, "{after} blocks of {cold} had to be read again after a fold");
+    drop(directory);
+    engine.close().unwrap();
+}
+
 /// What a client does at a step: its key, and what becomes of it.
 fn step(client: u64, number: u64) -> (String, Option<String>) {
     let mut random = Seeded::of(&[client, number]);

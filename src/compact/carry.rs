@@ -4,6 +4,7 @@ use super::dead::Dead;
 use super::output::Output;
 use super::sift::Sift;
 use super::{Change, Context, spill_name, window_name};
+use crate::cache::BlockCache;
 use crate::error::Result;
 use crate::levels::{Level, Span, Window};
 use crate::memtable::Place;
@@ -30,11 +31,13 @@ pub(crate) async fn spill(context: Context, span: Span, tier: Level, inputs: Vec
     Ok(())
 }
 
-/// A merge over sources that reads past the cache, so that it does not empty it.
-pub(crate) fn merge_of(inputs: &[Source]) -> Merge {
+/// A merge over sources that reads past the cache, so that it does not empty it, and knows what readers have there.
+pub(crate) fn merge_of(inputs: &[Source], cache: &Rc<BlockCache>) -> Merge {
     let cursors = inputs.iter().map(|source| match source {
         Source::Table(table) => Cursor::Table(TableCursor::new(table.clone())),
-        Source::Segment(segment) => Cursor::Segment(SegmentCursor::stream(segment.clone())),
+        Source::Segment(segment) => {
+            Cursor::Segment(SegmentCursor::stream(segment.clone()).beside(cache.clone()))
+        }
     });
     Merge::new(cursors.collect())
 }
@@ -55,7 +58,7 @@ async fn write(
         last: span.last,
         part: 0,
     };
-    let mut merge = merge_of(inputs);
+    let mut merge = merge_of(inputs, &context.cache);
     let dead = Dead::find(&mut merge, None, &context.throttle).await?;
     let rule = context.history.keep_rule(context.divisor, span.last);
     let mut sift = Sift::new(rule, span.after == crate::levels::Commit::ZERO);
@@ -81,8 +84,8 @@ async fn pour(
     merge.seek(Place::Start).await?;
     while let Some(entry) = merge.entry() {
         let bytes = work_of(&entry);
-        let mut full = false;
-        sift.push(&entry, dead, |entry| full |= output.add(entry));
+        let (mut full, warm) = (false, merge.is_warm());
+        sift.push(&entry, dead, |entry| full |= output.add(entry, warm));
         if full {
             output.flush().await?;
         }

@@ -68,11 +68,15 @@ pub(crate) async fn fold(
     let rule_at = |commit| context.history.keep_rule(context.divisor, commit);
     let rule = rule_at(to);
     let earlier = Earlier { from, before: rule_at(from), now: rule.clone() };
-    let dead =
-        Dead::find(&mut merge_of(&engines_own(&inputs, &parts)), Some(&earlier), &context.throttle).await?;
+    let dead = Dead::find(
+        &mut merge_of(&engines_own(&inputs, &parts), &context.cache),
+        Some(&earlier),
+        &context.throttle,
+    )
+    .await?;
     // From here on a part is held by its tile only, and its file goes when it is replaced.
     drop(parts);
-    let mut window = merge_of(&inputs);
+    let mut window = merge_of(&inputs, &context.cache);
     let mut folding =
         Folding { context: &context, to, inputs: &inputs, dead: &dead, rule, number, together: None };
     let engines = tiles.partition_point(Tile::is_engines);
@@ -189,7 +193,7 @@ impl Folding<'_> {
             let tile = &tiles[at];
             let part = part.iter().map(|part| Source::Segment(part.segment.clone()));
             let sources: Vec<Source> = self.inputs.iter().cloned().chain(part).collect();
-            let mut merge = merge_of(&sources);
+            let mut merge = merge_of(&sources, &self.context.cache);
             merge.seek(Place::Before(tile.low.directory, &tile.low.key)).await?;
             while let Some(entry) = merge.entry() {
                 if !tile.ends_above(entry.directory, entry.key) {
@@ -202,8 +206,8 @@ impl Folding<'_> {
                     output = self.create().await?;
                     low = high;
                 }
-                let mut full = false;
-                sift.push(&entry, self.dead, |entry| full |= output.add(entry));
+                let (mut full, warm) = (false, merge.is_warm());
+                sift.push(&entry, self.dead, |entry| full |= output.add(entry, warm));
                 let bytes = work_of(&entry);
                 if full {
                     output.flush().await?;

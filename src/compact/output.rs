@@ -1,6 +1,7 @@
 //! From a segment writer to the disk: chunks at consecutive offsets, several in flight, then a flush.
 
 use super::Context;
+use crate::cache::{BlockKey, Cached};
 use crate::disk::io::Ticket;
 use crate::disk::{FileId, IoBuf, Op, OpenHow, Outcome};
 use crate::entry::Entry;
@@ -21,6 +22,8 @@ pub(crate) struct Output {
     file: FileId,
     offset: u64,
     writer: SegmentWriter,
+    /// What the cache will know the segment by.
+    number: u64,
     flights: VecDeque<Ticket>,
     open: bool,
 }
@@ -46,14 +49,22 @@ impl Output {
         };
         let file = file.map_err(|error| Error::io("create", &name, error))?;
         let writer = SegmentWriter::new(context.segments, identity);
-        let context = context.clone();
-        Ok(Output { context, name, file, offset: 0, writer, flights: VecDeque::new(), open: true })
+        let (context, number) = (context.clone(), context.cache.segment_number());
+        Ok(Output { context, name, file, offset: 0, writer, number, flights: VecDeque::new(), open: true })
     }
 
-    /// Adds an entry. Answers whether chunks are ready to be written: then [`flush`](Output::flush).
+    /// Adds an entry; `warm` where readers have the block that it comes from in the cache: then they get the one that it
+    /// goes into as well. Answers whether chunks are ready to be written: then [`flush`](Output::flush).
     #[inline]
-    pub(crate) fn add(&mut self, entry: &Entry<'_>) -> bool {
+    pub(crate) fn add(&mut self, entry: &Entry<'_>, warm: bool) -> bool {
         self.writer.add(entry);
+        if warm {
+            self.writer.keep_block();
+        }
+        while let Some((ptr, block)) = self.writer.take_kept() {
+            let key = BlockKey { segment: self.number, offset: ptr.offset };
+            self.context.cache.insert(key, Cached::Block(Rc::new(block)));
+        }
         self.writer.has_output()
     }
 
@@ -131,9 +142,8 @@ impl Output {
         self.open = false;
         // A file that does not close well is closed all the same; what counts was flushed.
         let _ = io.run(Op::Close { file: self.file }).await;
-        let number = self.context.cache.segment_number();
         let name = std::mem::take(&mut self.name);
-        Ok(Rc::new(Segment::new(io, name, meta, number)))
+        Ok(Rc::new(Segment::new(io, name, meta, self.number)))
     }
 }
 

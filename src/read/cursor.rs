@@ -43,6 +43,15 @@ impl Cursor {
         }
     }
 
+    /// Whether the entry lies in a block that readers have in the cache, as far as a merge for a carry knows.
+    #[inline]
+    pub(crate) fn is_warm(&self) -> bool {
+        match self {
+            Cursor::Segment(cursor) => cursor.is_warm(),
+            Cursor::Table(_) | Cursor::Parts(_) => false,
+        }
+    }
+
     /// The memory that it holds, in bytes; an estimate.
     pub(crate) fn memory(&self) -> usize {
         size_of::<Cursor>()

@@ -102,6 +102,12 @@ impl Merge {
         self.cursors[*self.order.last()?].value_shared()
     }
 
+    /// Whether the entry it is at lies in a block that readers have in the cache; see [`Cursor::is_warm`].
+    #[inline]
+    pub(crate) fn is_warm(&self) -> bool {
+        self.order.last().is_some_and(|&first| self.cursors[first].is_warm())
+    }
+
     /// Goes to the next entry, if that needs no wait; answers whether it did.
     #[inline]
     pub(crate) fn step(&mut self) -> bool {

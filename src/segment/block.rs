@@ -12,7 +12,7 @@
 
 use super::builder::Encoding;
 use super::filter::Filter;
-use super::meta::{Child, SegmentMeta};
+use super::meta::{Child, SegmentIdentity};
 use super::{BLOCK_BYTES_MAX, DIRECTORY_BYTES, FULL_KEY_BYTES_MAX};
 use crate::codec::{Reader, put_varint};
 use crate::entry::DirectoryId;
@@ -344,13 +344,13 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    /// Checks what was read at `ptr` and makes it a block. `meta` bounds what it may say.
+    /// Checks what was read at `ptr` and makes it a block. `identity`, its segment's, bounds what it may say.
     pub(crate) fn decode(
         stored: &Stored<'_>,
         ptr: BlockPtr,
         kind: BlockKind,
         seed: u64,
-        meta: &SegmentMeta,
+        identity: &SegmentIdentity,
     ) -> Result<Self, &'static str> {
         debug_assert!(matches!(kind, BlockKind::Data | BlockKind::Leaf | BlockKind::Node));
         let Opened { count, wide_offsets, payload } = open(stored, ptr, kind, seed)?;
@@ -376,16 +376,16 @@ impl Block {
         let slots = slots.collect();
         let children = OnceCell::new();
         let mut block = Block { payload, slots, kind, prefix_end, entries_end, children };
-        block.check(ptr, meta)?;
+        block.check(ptr, identity)?;
         Ok(block)
     }
 
     /// Walks all entries: offsets ascend and stay inside, and each entry is well formed for its kind. Notes their heads.
-    fn check(&mut self, ptr: BlockPtr, meta: &SegmentMeta) -> Result<(), &'static str> {
+    fn check(&mut self, ptr: BlockPtr, identity: &SegmentIdentity) -> Result<(), &'static str> {
         if self.offset(0) != self.prefix_end {
             return Err("the first entry of the block is not where it must be");
         }
-        let distance_max = meta.identity.last.0 - meta.identity.first.0;
+        let distance_max = identity.last.0 - identity.first.0;
         let prefix_bytes = self.prefix().len();
         let mut child_end = 0;
         let mut end = self.offset(0);

@@ -36,10 +36,14 @@ pub(crate) struct SegmentCursor {
     segment: Rc<Segment>,
     /// `None` for a stream.
     cache: Option<Rc<BlockCache>>,
+    /// Of a stream: the cache that readers of the segment use.
+    beside: Option<Rc<BlockCache>>,
 
     // Where it is.
     path: Vec<Step>,
     block: Option<Rc<Block>>,
+    /// Of a stream: whether the block is in the cache beside it.
+    warm: bool,
     block_offset: u64,
     at: usize,
     /// The current full key; its front is the block's prefix.
@@ -91,12 +95,25 @@ impl SegmentCursor {
         Self::new(segment, None, CHUNK_BYTES)
     }
 
+    /// Of a stream: notes which blocks are in the cache that readers of the segment use.
+    pub(crate) fn beside(self, cache: Rc<BlockCache>) -> Self {
+        SegmentCursor { beside: Some(cache), ..self }
+    }
+
+    /// Whether the current entry lies in a block that is in the cache beside a stream.
+    #[inline]
+    pub(crate) fn is_warm(&self) -> bool {
+        self.warm
+    }
+
     fn new(segment: Rc<Segment>, cache: Option<Rc<BlockCache>>, run_bytes: usize) -> Self {
         SegmentCursor {
             segment,
             cache,
+            beside: None,
             path: Vec::new(),
             block: None,
+            warm: false,
             block_offset: 0,
             at: 0,
             full_key: Vec::new(),
@@ -400,6 +417,7 @@ impl SegmentCursor {
         let ptr = leaf.child().block;
         let block = self.data_block(&path, leaf, ptr).await?;
         let at = edge_of(&block, edge);
+        self.warm = self.beside.as_ref().is_some_and(|cache| self.segment.is_cached(cache, ptr));
         self.path = path;
         self.go_into(block, ptr);
         Ok(self.settle(at))

@@ -60,7 +60,7 @@ pub(crate) fn block(data: &[u8]) {
             let bytes = script.rest();
             let ptr = BlockPtr { offset, bytes: bytes.len() as u32 };
             let shared = Stored::Shared(bytes::Bytes::copy_from_slice(bytes));
-            assert!(Block::decode(&shared, ptr, kind, 0, &meta).is_err(), "a checksum was guessed");
+            assert!(Block::decode(&shared, ptr, kind, 0, &meta.identity).is_err(), "a checksum was guessed");
             let _ = open_filter(&Stored::Borrowed(bytes), ptr, BlockKind::KeyFilter, 0);
             if let Some(filter) = Filter::from_bytes(bytes) {
                 filter.may_contain(offset);
@@ -93,9 +93,9 @@ pub(crate) fn block(data: &[u8]) {
     let checksum = block_checksum(&stored, seed, offset);
     stored[..8].copy_from_slice(&checksum.to_le_bytes());
     let ptr = BlockPtr { offset, bytes: stored.len() as u32 };
-    if let Ok(block) = Block::decode(&Stored::Borrowed(&stored), ptr, kind, seed, &meta) {
+    if let Ok(block) = Block::decode(&Stored::Borrowed(&stored), ptr, kind, seed, &meta.identity) {
         let shared = Stored::Shared(bytes::Bytes::from(stored));
-        assert!(Block::decode(&shared, ptr, kind, seed, &meta).is_ok());
+        assert!(Block::decode(&shared, ptr, kind, seed, &meta.identity).is_ok());
         search(&block, ptr, &meta);
     }
 }
@@ -352,7 +352,7 @@ fn seal(file: &mut [u8]) {
                 Some(depth) => (BlockKind::Node, depth - 1),
             };
             let stored = Stored::Borrowed(stored);
-            if let Ok(block) = Block::decode(&stored, ptr, kind, meta.identity.seed(), &meta) {
+            if let Ok(block) = Block::decode(&stored, ptr, kind, meta.identity.seed(), &meta.identity) {
                 for at in 0..block.count() {
                     let child = block.child(at);
                     queue.push((child.filter, None));
@@ -481,7 +481,8 @@ pub(crate) fn block_seeds() -> Vec<Vec<u8>> {
             };
             let stored = &bytes[ptr.offset as usize..ptr.end() as usize];
             let block =
-                Block::decode(&Stored::Borrowed(stored), ptr, kind, meta.identity.seed(), &meta).unwrap();
+                Block::decode(&Stored::Borrowed(stored), ptr, kind, meta.identity.seed(), &meta.identity)
+                    .unwrap();
             let how = if stored[21] == 0 { 1 } else { 2 };
             let mut seed = vec![tag, how | if stored[22] == 4 { 64 } else { 0 }];
             put_varint(&mut seed, ptr.offset);

@@ -349,7 +349,7 @@ impl Segment {
         ptr: BlockPtr,
         kind: BlockKind,
     ) -> Result<Rc<Block>> {
-        let block = Block::decode(stored, ptr, kind, self.seed, &self.meta);
+        let block = Block::decode(stored, ptr, kind, self.seed, &self.meta.identity);
         block.map(Rc::new).map_err(|why| self.damaged(ptr.offset, why))
     }
 

@@ -568,7 +568,7 @@ fn well_sealed_garbage_breaks_nothing() {
         for (ptr, kind) in [(data, BlockKind::Data), (meta.root.block, BlockKind::Leaf)] {
             let kind = if kind == BlockKind::Leaf && meta.depth > 1 { BlockKind::Node } else { kind };
             let sound = &bytes[ptr.offset as usize..ptr.end() as usize];
-            assert!(Block::decode(&Stored::Borrowed(sound), ptr, kind, seed, &meta).is_ok());
+            assert!(Block::decode(&Stored::Borrowed(sound), ptr, kind, seed, &meta.identity).is_ok());
             for _ in 0..2000 {
                 let mut stored = sound.to_vec();
                 for _ in 0..1 + random.below(4) {
@@ -583,7 +583,8 @@ fn well_sealed_garbage_breaks_nothing() {
                 }
                 let checksum = block_checksum(&stored, seed, ptr.offset);
                 stored[..8].copy_from_slice(&checksum.to_le_bytes());
-                let Ok(block) = Block::decode(&Stored::Borrowed(&stored), ptr, kind, seed, &meta) else {
+                let Ok(block) = Block::decode(&Stored::Borrowed(&stored), ptr, kind, seed, &meta.identity)
+                else {
                     continue;
                 };
                 survived += 1;

@@ -8,9 +8,9 @@
 //!    filter and the footer.
 //!
 //! So nothing is held but one block a level, one partition's hashes, the directories' hashes (bounded), and
-//! chunks that the caller has not taken yet.
+//! chunks and blocks that the caller has not taken yet.
 
-use super::block::{BLOCK_HEADER_BYTES, BlockKind, BlockPtr};
+use super::block::{BLOCK_HEADER_BYTES, Block, BlockKind, BlockPtr, Stored};
 use super::builder::{BlockBuilder, Framer, common_prefix};
 use super::filter::{self, DirectoryFilterBuilder, key_hash};
 use super::meta::{Child, Compression, SegmentIdentity, SegmentMeta, SegmentOptions, footer, header_page};
@@ -32,6 +32,10 @@ pub(crate) struct SegmentWriter {
 
     // The current data block and partition.
     block: BlockBuilder,
+    /// The current block is to be handed out as well, once it is closed.
+    keep: bool,
+    /// Blocks to be handed out.
+    kept: Vec<(BlockPtr, Block)>,
     /// The separator in front of the current block, and its distance.
     separator: (Vec<u8>, u64),
     hashes: Vec<u64>,
@@ -76,6 +80,8 @@ impl SegmentWriter {
             output,
             framer: Framer::new(identity.seed()),
             block: BlockBuilder::default(),
+            keep: false,
+            kept: Vec::new(),
             separator: (Vec::new(), 0),
             hashes: Vec::with_capacity(PARTITION_KEYS_MAX),
             levels: vec![IndexLevel::default()],
@@ -138,6 +144,18 @@ impl SegmentWriter {
         self.raw_bytes += (entry.key.len() + entry.value.map_or(0, <[u8]>::len)) as u64;
     }
 
+    /// The data block that the last entry went into is handed out, once it is closed: see [`SegmentWriter::take_kept`].
+    #[inline]
+    pub(crate) fn keep_block(&mut self) {
+        self.keep = true;
+    }
+
+    /// The next of the blocks to be handed out, as a reader of the file would have it.
+    #[inline]
+    pub(crate) fn take_kept(&mut self) -> Option<(BlockPtr, Block)> {
+        self.kept.pop()
+    }
+
     /// Makes `last_full_key` the entry's; answers how many bytes it shares with the one before.
     fn set_full_key(&mut self, entry: &Entry<'_>, same_directory: bool) -> usize {
         let directory = entry.directory.0.to_be_bytes();
@@ -193,6 +211,12 @@ impl SegmentWriter {
         let offset = self.output.bytes;
         let stored = self.framer.entries(&mut self.block, BlockKind::Data, compress, offset);
         let block = self.output.append_block(stored);
+        if std::mem::take(&mut self.keep) {
+            // As a reader would come by it, checks and all. Should they fail, a reader will say so.
+            let (stored, seed) = (Stored::Borrowed(stored), self.identity.seed());
+            let decoded = Block::decode(&stored, block, BlockKind::Data, seed, &self.identity);
+            self.kept.extend(decoded.ok().map(|decoded| (block, decoded)));
+        }
         let (separator, distance) = std::mem::take(&mut self.separator);
         self.add_child(0, &separator, distance, Child { block, filter: BlockPtr::default() });
         self.separator.0 = separator; // its memory is used again
