@@ -61,7 +61,7 @@ impl Output {
         if warm {
             self.writer.keep_block();
         }
-        while let Some((ptr, block)) = self.writer.take_kept() {
+        if let Some((ptr, block)) = self.writer.take_kept() {
             let key = BlockKey { segment: self.number, offset: ptr.offset };
             self.context.cache.insert(key, Cached::Block(Rc::new(block)));
         }

@@ -8,7 +8,7 @@
 //!    filter and the footer.
 //!
 //! So nothing is held but one block a level, one partition's hashes, the directories' hashes (bounded), and
-//! chunks and blocks that the caller has not taken yet.
+//! chunks and a block that the caller has not taken yet.
 
 use super::block::{BLOCK_HEADER_BYTES, Block, BlockKind, BlockPtr, Stored};
 use super::builder::{BlockBuilder, Framer, common_prefix};
@@ -34,8 +34,8 @@ pub(crate) struct SegmentWriter {
     block: BlockBuilder,
     /// The current block is to be handed out as well, once it is closed.
     keep: bool,
-    /// Blocks to be handed out.
-    kept: Vec<(BlockPtr, Block)>,
+    /// The block to be handed out: an entry closes one at most.
+    kept: Option<(BlockPtr, Block)>,
     /// The separator in front of the current block, and its distance.
     separator: (Vec<u8>, u64),
     hashes: Vec<u64>,
@@ -81,7 +81,7 @@ impl SegmentWriter {
             framer: Framer::new(identity.seed()),
             block: BlockBuilder::default(),
             keep: false,
-            kept: Vec::new(),
+            kept: None,
             separator: (Vec::new(), 0),
             hashes: Vec::with_capacity(PARTITION_KEYS_MAX),
             levels: vec![IndexLevel::default()],
@@ -150,10 +150,10 @@ impl SegmentWriter {
         self.keep = true;
     }
 
-    /// The next of the blocks to be handed out, as a reader of the file would have it.
+    /// The block to be handed out that the last entry closed, as a reader of the file would have it.
     #[inline]
     pub(crate) fn take_kept(&mut self) -> Option<(BlockPtr, Block)> {
-        self.kept.pop()
+        self.kept.take()
     }
 
     /// Makes `last_full_key` the entry's; answers how many bytes it shares with the one before.
@@ -215,7 +215,7 @@ impl SegmentWriter {
             // As a reader would come by it, checks and all. Should they fail, a reader will say so.
             let (stored, seed) = (Stored::Borrowed(stored), self.identity.seed());
             let decoded = Block::decode(&stored, block, BlockKind::Data, seed, &self.identity);
-            self.kept.extend(decoded.ok().map(|decoded| (block, decoded)));
+            self.kept = decoded.ok().map(|decoded| (block, decoded));
         }
         let (separator, distance) = std::mem::take(&mut self.separator);
         self.add_child(0, &separator, distance, Child { block, filter: BlockPtr::default() });
