@@ -189,29 +189,17 @@ pub(crate) fn on_core(
     shards: usize,
     times: Times,
 ) -> Result<Measured> {
-    let window = Window::now(times);
-    let places = quipu.directories.len() as u32;
-    let answers: Vec<_> = (0..places)
-        .take(shards)
-        .map(|place| {
-            let (spec, directories) = (*spec, quipu.directories.clone());
-            let shard = directories[place as usize].shard();
-            quipu.engine.run_on_shard(shard, async move |local: Local| {
-                let recorder = Rc::new(RefCell::new(Recorder::new(window)));
-                let directories: Rc<[Directory]> = directories.into();
-                let way = Rc::new(OnCore(local.clone()));
-                let tasks = (0..clients).map(|number| {
-                    let slots = Slots { first: place, step: places };
-                    let ops = Ops::new(&spec.data, spec.work, slots, place << 20 | number).limited(spec.each);
-                    let (way, directories, recorder) = (way.clone(), directories.clone(), recorder.clone());
-                    async move { client(&*way, &directories, ops, &recorder).await }
-                });
-                all(tasks, |task| local.spawn(task)).await?;
-                done(recorder)
-            })
-        })
-        .collect();
-    Measured::of(answers.into_iter().map(|answer| answer.wait().map_err(Failure::from).flatten()).collect())
+    let all_directories = quipu.directories.clone();
+    on_each_place(quipu, spec, shards, Window::now(times), async move |place: Place| {
+        let directories: Rc<[Directory]> = all_directories.clone().into();
+        let way = Rc::new(OnCore(place.local.clone()));
+        let tasks = (0..clients).map(|number| {
+            let ops = place.ops(number);
+            let (way, directories, recorder) = (way.clone(), directories.clone(), place.recorder.clone());
+            async move { client(&*way, &directories, ops, &recorder).await }
+        });
+        all(tasks, |task| place.local.spawn(task)).await
+    })
 }
 
 /// A closed loop of async tasks on so many other threads; so many tasks in all.
@@ -260,19 +248,19 @@ pub(crate) fn on_core_pipelined(
     times: Times,
 ) -> Result<Measured> {
     let window = Window::now(times);
-    on_each_place(quipu, spec, window, async move |place: Place| {
-        let Place { local, directory, mut ops, recorder } = place;
+    on_each_place(quipu, spec, usize::MAX, window, async move |place: Place| {
+        let mut ops = place.ops(0);
         let mut flights = VecDeque::with_capacity(in_flight as usize);
         let mut started = Instant::now();
         loop {
             while flights.len() < in_flight as usize && ops.more() && !window.over(started) {
-                flights.push_back((started, put(&local, &directory, &mut ops)?));
+                flights.push_back((started, put(&place.local, &place.directory, &mut ops)?));
             }
             let Some((intended, commit)) = flights.pop_front() else { return Ok(()) };
             commit.await?;
             // The next one is started at once: one look at the clock for both.
             started = Instant::now();
-            recorder.borrow_mut().record(intended, started);
+            place.recorder.borrow_mut().record(intended, started);
         }
     })
 }
@@ -283,15 +271,15 @@ pub(crate) fn on_core_open(quipu: &Quipu, spec: &Spec, rate: f64, times: Times) 
     let window = Window::now(times);
     let begin = Instant::now();
     let rate = rate / quipu.directories.len() as f64;
-    on_each_place(quipu, spec, window, async move |place: Place| {
+    on_each_place(quipu, spec, usize::MAX, window, async move |place: Place| {
         let flights = Rc::new(Flights::default());
         let lands: Pin<Box<dyn Future<Output = Result<()>>>> = Box::pin({
-            let (flights, recorder) = (flights.clone(), place.recorder);
+            let (flights, recorder) = (flights.clone(), place.recorder.clone());
             async move { flights.land(&recorder).await }
         });
         let local = place.local.clone();
         let starts = Box::pin(async move {
-            let begun = flights.start(&place.local, &place.directory, place.ops, begin, rate, window).await;
+            let begun = flights.start(&place, begin, rate, window).await;
             // Whatever became of them, no more come.
             flights.over.set(true);
             flights.started.notify_one();
@@ -318,15 +306,8 @@ struct Flights {
 
 impl Flights {
     /// Starts commits when they fall due, until the time is over.
-    async fn start(
-        &self,
-        local: &Local,
-        directory: &Directory,
-        mut ops: Ops,
-        begin: Instant,
-        rate: f64,
-        window: Window,
-    ) -> Result<()> {
+    async fn start(&self, place: &Place, begin: Instant, rate: f64, window: Window) -> Result<()> {
+        let mut ops = place.ops(0);
         let timer = Timer::new()?;
         let mut number = 0u64;
         let mut burst = 0;
@@ -348,7 +329,7 @@ impl Flights {
             } else {
                 burst += 1;
                 number += 1;
-                let commit = put(local, directory, &mut ops)?;
+                let commit = put(&place.local, &place.directory, &mut ops)?;
                 self.flights.borrow_mut().push_back((due, commit));
                 if flying == 0 {
                     self.started.notify_one();
@@ -384,26 +365,36 @@ impl Flights {
 struct Place {
     local: Local,
     directory: Directory,
-    ops: Ops,
+    slots: Slots,
+    spec: Spec,
     recorder: Rc<RefCell<Recorder>>,
 }
 
-/// Runs one driver on the core of each directory, on that directory's slots.
+impl Place {
+    /// The operations of one of its clients.
+    fn ops(&self, client: u32) -> Ops {
+        let Spec { data, work, each, .. } = self.spec;
+        Ops::new(&data, work, self.slots, self.slots.first << 20 | client).limited(each)
+    }
+}
+
+/// Runs one driver on the core of each of the first `shards` directories, on that directory's slots.
 fn on_each_place(
     quipu: &Quipu,
     spec: &Spec,
+    shards: usize,
     window: Window,
     drive: impl AsyncFn(Place) -> Result<()> + Clone + Send + 'static,
 ) -> Result<Measured> {
     let places = quipu.directories.len() as u32;
     let answers: Vec<_> = (0..places)
+        .take(shards)
         .map(|place| {
             let (spec, directory, drive) = (*spec, quipu.directories[place as usize].clone(), drive.clone());
             quipu.engine.run_on_shard(directory.shard(), async move |local: Local| {
                 let recorder = Rc::new(RefCell::new(Recorder::new(window)));
                 let slots = Slots { first: place, step: places };
-                let ops = Ops::new(&spec.data, spec.work, slots, place << 20).limited(spec.each);
-                drive(Place { local, directory, ops, recorder: recorder.clone() }).await?;
+                drive(Place { local, directory, slots, spec, recorder: recorder.clone() }).await?;
                 done(recorder)
             })
         })
