@@ -4,6 +4,7 @@
 //! it counts for nothing.
 
 use crate::engines::Result;
+use crate::shared::system::MachineTime;
 use hdrhistogram::Histogram;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -32,13 +33,15 @@ pub(crate) struct Window {
     pub(crate) from: Instant,
     /// To here.
     pub(crate) until: Instant,
+    /// The machine's processor time when it was begun, its warm-up before it.
+    pub(crate) machine_time: MachineTime,
 }
 
 impl Window {
     /// Begins now.
     pub(crate) fn now(times: Times) -> Self {
         let from = Instant::now() + times.warmup;
-        Window { from, until: from + times.measured }
+        Window { from, until: from + times.measured, machine_time: MachineTime::now() }
     }
 
     /// Whether nothing more is to be started.
@@ -110,6 +113,7 @@ impl Recorder {
             max: latencies.max(),
             // A last second that is not whole is none.
             seconds: whole_seconds(self.seconds, took),
+            stolen: MachineTime::now().stolen_since(self.window.machine_time),
         }
     }
 }
@@ -135,6 +139,8 @@ pub(crate) struct Measured {
     pub(crate) max: u64,
     /// Operations that ended in each whole second.
     pub(crate) seconds: Vec<u64>,
+    /// The share of the machine's processor time that the hypervisor took meanwhile, the warm-up counted.
+    pub(crate) stolen: f64,
 }
 
 impl Measured {
@@ -180,7 +186,7 @@ mod tests {
 
     fn window() -> Window {
         let from = Instant::now() + Duration::from_secs(1);
-        Window { from, until: from + Duration::from_millis(3500) }
+        Window { from, until: from + Duration::from_millis(3500), machine_time: MachineTime::now() }
     }
 
     #[test]

@@ -93,6 +93,10 @@ fn head(text: &mut String, report: &Report) {
     for (engine, version) in versions {
         line(engine, version.clone());
     }
+    text.push_str(
+        "\nStolen: the share of the machine's processor time that its hypervisor gave to others during a trial. Where it differs, \
+         so did the machine.\n",
+    );
     if file_system.in_memory {
         text.push_str(
             "\n**The data lies in memory (tmpfs): nothing here is durable, no figure means anything.**\n",
@@ -162,10 +166,10 @@ pub(crate) fn plot_name(row: u32) -> String {
 fn figures(text: &mut String, row: &Row) {
     let _ = writeln!(
         text,
-        "| engine | clients | {} | rounds | p50 | p99 | p99.9 | max | slowest second |",
+        "| engine | clients | {} | rounds | p50 | p99 | p99.9 | max | slowest second | stolen |",
         row.unit
     );
-    text.push_str("| --- | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |\n");
+    text.push_str("| --- | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | --- |\n");
     let sides = [Side::Ours, Side::Peer, Side::Floor].map(|side| row.of(side));
     let bests: Vec<&Figure> = sides.iter().filter_map(|figures| best(figures)).collect();
     for figure in &row.figures {
@@ -177,9 +181,12 @@ fn figures(text: &mut String, row: &Row) {
             0 | 1 => String::new(),
             _ => figure.rounds.iter().map(|&value| number(value)).collect::<Vec<_>>().join(", "),
         };
+        let stolen: Vec<String> =
+            figure.stolen.iter().map(|share| format!("{:.0} %", share * 100.0)).collect();
+        let stolen = stolen.join(", ");
         let _ = writeln!(
             text,
-            "| {} | {} | {mark}{}{mark} | {rounds} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {mark}{}{mark} | {rounds} | {} | {} | {} | {} | {} | {stolen} |",
             figure.engine,
             figure.clients,
             number(figure.value),

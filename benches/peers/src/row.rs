@@ -37,6 +37,8 @@ pub(crate) struct Figure {
     pub(crate) slowest: Option<f64>,
     /// Operations in each second of the round that counts.
     pub(crate) seconds: Vec<u64>,
+    /// The share of the machine's processor time that the hypervisor took in each round; 0 where that was not asked.
+    pub(crate) stolen: Vec<f64>,
 }
 
 impl Figure {
@@ -49,6 +51,7 @@ impl Figure {
         scale: f64,
     ) -> Option<Figure> {
         let values = rounds.iter().map(|round| round.rate * scale).collect();
+        let stolen = rounds.iter().map(|round| round.stolen).collect();
         let middle = median(rounds)?;
         Some(Figure {
             side,
@@ -62,6 +65,7 @@ impl Figure {
             max: middle.max,
             slowest: middle.slowest(),
             seconds: middle.seconds,
+            stolen,
         })
     }
 
@@ -84,6 +88,7 @@ impl Figure {
             max: 0,
             slowest: None,
             seconds: Vec::new(),
+            stolen: Vec::new(),
         }
     }
 }

@@ -272,12 +272,13 @@ pub(crate) fn compare(bench: &Bench, comparison: &Comparison<'_>) -> Result<Outc
                 for (clients, measured) in entrant.clients.iter().zip(&mut measured[number]) {
                     let got = clients.run(&*store, data, *work, *times)?;
                     say(&format!(
-                        "  {:<28} {:<44} {:>12}  p50 {:>8}  p99.9 {:>8}",
+                        "  {:<28} {:<44} {:>12}  p50 {:>8}  p99.9 {:>8}  stolen {:>2.0} %",
                         entrant.name(),
                         clients.to_string(),
                         units::rate(got.rate * scale(*work)),
                         units::latency(got.p50),
                         units::latency(got.p999),
+                        got.stolen * 100.0,
                     ));
                     measured.push(got);
                 }

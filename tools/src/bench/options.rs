@@ -171,6 +171,12 @@ pub(crate) struct BenchOptions {
     /// Bytes of commits that a shard gathers before they go to a segment
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, help_heading = "Engine")]
     pub(crate) flush_bytes: Option<u64>,
+    /// The base is folded when what came since the last fold is at least one part in so many of it
+    #[arg(long, value_name = "N", help_heading = "Engine")]
+    pub(crate) base_ratio: Option<u32>,
+    /// Log writes that a shard has in flight at most
+    #[arg(long, value_name = "N", help_heading = "Engine")]
+    pub(crate) log_depth: Option<usize>,
     /// Bytes of all block caches together
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, help_heading = "Engine")]
     pub(crate) cache_bytes: Option<u64>,
@@ -264,6 +270,12 @@ impl BenchOptions {
         }
         if let Some(bytes) = self.flush_bytes {
             options = options.flush_bytes(bytes);
+        }
+        if let Some(ratio) = self.base_ratio {
+            options = options.base_ratio(ratio);
+        }
+        if let Some(depth) = self.log_depth {
+            options = options.log_depth(depth);
         }
         if let Some(bytes) = self.cache_bytes {
             options = options.cache_bytes(usize::try_from(bytes).unwrap_or(usize::MAX));

@@ -4,7 +4,7 @@ use super::engine_stats::{Carry, Totals, carries};
 use super::op::OpKind;
 use super::record::{Collector, Second};
 use super::run::Run;
-use super::system::Cpu;
+use super::system::{Cpu, MachineTime};
 use crate::out::say;
 use crate::units;
 use quipu::{Engine, Stats};
@@ -29,6 +29,8 @@ pub(crate) struct Glance {
     pub(crate) backlog_bytes: u64,
     /// The carries in flight.
     pub(crate) carries: Vec<Carry>,
+    /// The share of the machine's processor time that the hypervisor took since the glance before.
+    pub(crate) stolen: f64,
 }
 
 /// What was seen of a phase.
@@ -38,6 +40,8 @@ pub(crate) struct Watched {
     pub(crate) before: Option<Stats>,
     /// Processor time of the process until then.
     pub(crate) cpu: Cpu,
+    /// That of the machine until then.
+    pub(crate) machine_time: MachineTime,
     pub(crate) glances: Vec<Glance>,
 }
 
@@ -53,6 +57,8 @@ pub(crate) fn watch(
     let mut watched = Watched::default();
     sleep_until(run.window.epoch, run);
     watched.cpu = Cpu::now();
+    watched.machine_time = MachineTime::now();
+    let mut machine_time = watched.machine_time;
     match engine.stats().wait() {
         Ok(stats) => watched.before = Some(stats),
         Err(error) => run.fail(error),
@@ -90,9 +96,14 @@ pub(crate) fn watch(
             });
             say(format!("{}{share}", line(name, second as f64, done, 1.0, &totals)));
         }
-        let segments = totals.levels();
-        let glance =
-            Glance { second, segments, backlog_bytes: totals.backlog_bytes, carries: carries(&stats) };
+        let before = std::mem::replace(&mut machine_time, MachineTime::now());
+        let glance = Glance {
+            second,
+            segments: totals.levels(),
+            backlog_bytes: totals.backlog_bytes,
+            carries: carries(&stats),
+            stolen: machine_time.stolen_since(before),
+        };
         watched.glances.push(glance);
     }
 }

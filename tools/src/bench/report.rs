@@ -93,6 +93,9 @@ pub(crate) struct PhaseReport {
     /// Processor time of the whole process during the phase.
     pub(crate) cpu: Cpu,
     pub(crate) cpu_us_per_operation: f64,
+    /// The share of the machine's processor time that the hypervisor took during the phase (steal): where it is not next to
+    /// nothing, the figures are those of a smaller machine.
+    pub(crate) stolen: f64,
     /// Memory of the process at the end of the phase.
     pub(crate) memory_bytes: u64,
     /// The engine's counters, before and after.
@@ -182,6 +185,8 @@ pub(crate) struct SecondReport {
     pub(crate) backlog_bytes: Option<u64>,
     /// The carries in flight at its end.
     pub(crate) carries: Option<Vec<Carry>>,
+    /// The share of the machine's processor time that the hypervisor took.
+    pub(crate) stolen: Option<f64>,
 }
 
 /// One operation in one second.
@@ -215,6 +220,7 @@ pub(crate) struct Measured {
     pub(crate) unstarted: u64,
     pub(crate) wrong_reads: u64,
     pub(crate) cpu: Cpu,
+    pub(crate) stolen: f64,
     pub(crate) memory_bytes: u64,
     pub(crate) before: Totals,
     pub(crate) after: Totals,
@@ -237,6 +243,7 @@ impl PhaseReport {
             unstarted,
             wrong_reads,
             cpu,
+            stolen,
             memory_bytes,
             before,
             after,
@@ -287,6 +294,7 @@ impl PhaseReport {
                     segments: glance.map(|glance| glance.segments.clone()),
                     backlog_bytes: glance.map(|glance| glance.backlog_bytes),
                     carries: glance.map(|glance| glance.carries.clone()),
+                    stolen: glance.map(|glance| glance.stolen),
                 }
             })
             .collect();
@@ -315,6 +323,7 @@ impl PhaseReport {
             cache_hit_share: ratio(after.cache_hits - before.cache_hits, lookups),
             cpu,
             cpu_us_per_operation: if count > 0 { cpu.total() * 1e6 / count as f64 } else { 0.0 },
+            stolen,
             memory_bytes,
             before,
             after,

@@ -11,7 +11,7 @@ use super::record::{Collector, Second, Window};
 use super::report::{Measured, Offered, PhaseReport, Report};
 use super::run::Run;
 use super::sweep;
-use super::system::{self, Cpu};
+use super::system::{self, Cpu, MachineTime};
 use super::workload::Recipe;
 use super::{clients_oncore, clients_remote};
 use crate::failure::Failure;
@@ -205,8 +205,9 @@ impl Session {
                 watched
             }
         };
-        let Watched { before, cpu, glances } = watched;
+        let Watched { before, cpu, machine_time, glances } = watched;
         let cpu = Cpu::now() - cpu;
+        let stolen = MachineTime::now().stolen_since(machine_time);
         let seconds = Instant::now().min(deadline).saturating_duration_since(epoch).as_secs_f64();
         collector.finish(&run.outbox);
         let mut failure = run.failure().map(|error| format!("{}: {error}", plan.name));
@@ -241,6 +242,7 @@ impl Session {
             unstarted: run.unstarted(),
             wrong_reads: run.wrong_reads(),
             cpu,
+            stolen,
             memory_bytes: system::memory_now(),
             before,
             after: totals,

@@ -100,6 +100,40 @@ impl Sub for Cpu {
     }
 }
 
+/// Processor time of the whole machine since it started, in the kernel's ticks.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct MachineTime {
+    /// What the hypervisor gave to others while there was something to run here.
+    stolen: u64,
+    /// All of it, idle or not.
+    all: u64,
+}
+
+impl MachineTime {
+    /// Until now. Where the kernel does not tell, nothing is stolen.
+    pub(crate) fn now() -> Self {
+        Self::parse(&fs::read_to_string("/proc/stat").unwrap_or_default())
+    }
+
+    /// The first line: user, nice, system, idle, iowait, irq, softirq, steal, and guests, which are part of user and nice.
+    fn parse(stat: &str) -> Self {
+        const STEAL: usize = 7;
+        let fields = stat.lines().next().and_then(|line| line.strip_prefix("cpu "));
+        let ticks: Vec<u64> =
+            fields.unwrap_or_default().split_whitespace().map_while(|field| field.parse().ok()).collect();
+        MachineTime {
+            stolen: ticks.get(STEAL).copied().unwrap_or(0),
+            all: ticks.iter().take(STEAL + 1).sum(),
+        }
+    }
+
+    /// The share of the processor time since then that the hypervisor gave to others: 0 to 1.
+    pub(crate) fn stolen_since(self, before: MachineTime) -> f64 {
+        let all = self.all.saturating_sub(before.all);
+        self.stolen.saturating_sub(before.stolen) as f64 / all.max(1) as f64
+    }
+}
+
 /// The most memory that this process has had so far, in bytes.
 pub(crate) fn memory_peak() -> u64 {
     kibibytes("/proc/self/status", "VmHWM:")
@@ -117,4 +151,19 @@ fn kibibytes(file: &str, field: &str) -> u64 {
         .lines()
         .find_map(|line| line.strip_prefix(field)?.split_whitespace().next()?.parse::<u64>().ok());
     value.unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::MachineTime;
+
+    #[test]
+    fn the_share_that_was_stolen_is_of_all_time_between() {
+        let before = MachineTime::parse("cpu  100 0 50 800 10 0 5 35 7 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n");
+        let after = MachineTime::parse("cpu  150 0 70 800 10 0 5 65 9 0\n");
+        assert_eq!((before.all, before.stolen), (1000, 35), "guests are counted already");
+        assert!((after.stolen_since(before) - 0.3).abs() < 1e-9);
+        assert_eq!(MachineTime::parse("").stolen_since(MachineTime::default()), 0.0);
+        assert!(MachineTime::now().all > 0);
+    }
 }

@@ -115,6 +115,7 @@ fn costs(text: &mut String, report: &Report) -> std::fmt::Result {
         "log + segments",
         "commits/log write",
         "CPU/op",
+        "stolen",
         "memory",
     ]);
     for phase in report.measured() {
@@ -134,12 +135,14 @@ fn costs(text: &mut String, report: &Report) -> std::fmt::Result {
             parts,
             phase.commits_per_log_write.map_or("-".to_string(), |commits| format!("{commits:.1}")),
             format!("{:.2} us", phase.cpu_us_per_operation),
+            format!("{:.0} %", phase.stolen * 100.0),
             units::bytes(phase.memory_bytes),
         ]);
     }
     writeln!(
         text,
-        "Cost by phase (slowest second: share of the mean; CPU: user and system, clients included)"
+        "Cost by phase (slowest second: share of the mean; CPU: user and system, clients included; stolen: the share of\n\
+         the machine's processor time that its hypervisor gave to others)"
     )?;
     writeln!(text, "{}", table.write())
 }

@@ -19,6 +19,8 @@ const PIPELINE: usize = 16;
 pub(crate) struct Tuning {
     /// Everything in one directory, on one shard.
     pub(crate) one_directory: bool,
+    /// `Options::base_ratio`.
+    pub(crate) base_ratio: Option<u32>,
     /// `Options::flush_bytes`.
     pub(crate) flush_bytes: Option<u64>,
     /// `Options::log_file_bytes`.
@@ -47,7 +49,10 @@ impl Quipu {
                 Durability::Unsynced => quipu::Durability::Buffered { within: Duration::from_millis(100) },
                 Durability::Within(within) => quipu::Durability::Buffered { within },
             });
-        let Tuning { one_directory, flush_bytes, log_file_bytes, log_files_max } = setup.quipu;
+        let Tuning { one_directory, base_ratio, flush_bytes, log_file_bytes, log_files_max } = setup.quipu;
+        if let Some(ratio) = base_ratio {
+            options = options.base_ratio(ratio);
+        }
         if let Some(bytes) = flush_bytes {
             options = options.flush_bytes(bytes);
         }
@@ -112,6 +117,9 @@ impl Store for Quipu {
         ]);
         let tuning = &self.setup.quipu;
         let mut add = |name: &str, value: String| all.push((name.to_string(), value));
+        if let Some(ratio) = tuning.base_ratio {
+            add("base_ratio", ratio.to_string());
+        }
         if let Some(bytes) = tuning.flush_bytes {
             add("flush_bytes", format!("{} MiB", bytes >> 20));
         }

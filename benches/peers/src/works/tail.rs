@@ -53,11 +53,12 @@ fn paced(quipu: &Quipu, rate: f64, times: Times) -> Result<Paced> {
 
 fn tell(name: &str, measured: &Measured) {
     say(&format!(
-        "  {name:<28} {:>12}  p50 {:>8}  p99 {:>8}  p99.9 {:>8}",
+        "  {name:<28} {:>12}  p50 {:>8}  p99 {:>8}  p99.9 {:>8}  stolen {:>2.0} %",
         units::rate(measured.rate),
         units::latency(measured.p50),
         units::latency(measured.p99),
-        units::latency(measured.p999)
+        units::latency(measured.p999),
+        measured.stolen * 100.0
     ));
 }
 
@@ -169,6 +170,7 @@ fn without_carries(
     let setup = Setup {
         memtable_bytes: 8 << 30,
         quipu: Tuning {
+            base_ratio: None,
             flush_bytes: Some(1 << 40),
             log_file_bytes: Some(FILE),
             log_files_max: Some(files.clamp(12, 100) as usize),
