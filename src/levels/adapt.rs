@@ -5,20 +5,21 @@
 //!
 //! 1. At a boundary `n` of the flush level the memtable is empty and all digits below are zero. Any lower level
 //!    can take over there; the next higher one can where its digit is zero too, so the memtable would be empty.
-//! 2. At a boundary of the base's level all that was committed since the base's end is folded into it, where that
-//!    is at least one part in `base_ratio` of the base. Where it is less, a fold would cost more than it is worth:
-//!    a segment is made as at any other boundary, and the base's level grows by one. So small commits that come after
-//!    large ones cause no fold before they have come to as much as the large ones, and a base that grows moves its
-//!    level up without one.
-//! 3. The base's level falls by one at a fold where windows of the level below would hold enough even of all that
+//! 2. At a boundary of the level below the base's, the *grain*, all that was committed since the base's end is folded
+//!    into it, where that is at least one part in `base_ratio` of the base and the fold before has had its time. That is
+//!    three quarters of the commits that it took in: with steady sizes the next one needs about as many.
+//! 3. Where it is less, a fold would cost more than it is worth: a segment is made as at any other boundary. Where that
+//!    is of the base's own level, this grows by one. So small commits that come after large ones cause no fold before
+//!    they have come to as much as the large ones, and a base that grows moves its level up without one.
+//! 4. The base's level falls by one at a fold where windows of the level below would hold enough even of all that
 //!    the base may have after it. Between folds it falls to what the sizes ask for once far more has come
 //!    together than a fold needs: large commits after small ones.
-//! 4. The flush level grows past the base's level only from equality, so its boundary is one of the base's too,
+//! 5. The flush level grows past the base's level only from equality, so its boundary is one of the base's too,
 //!    and the base's level follows it at that same `n`.
 //!
 //! Promises: after every change `flush_level <= base_level`, and the memtable begins on a boundary of the flush
-//! level. Since the base's level is that of a boundary at which the base was folded, plus one for each time that too
-//! little had come together, the base ends on a boundary of the level that it had then.
+//! level. Windows are of levels below the base's. With steady sizes a fold takes in less than twice what it has to, and
+//! mostly about a quarter more.
 
 use super::cover::{Carry, Shape};
 use super::number::{Commit, Divisor, Level};
@@ -42,8 +43,8 @@ pub struct Measured {
     pub flush_bytes: u64,
     /// Of all commits since the base's end.
     pub window_bytes: u64,
-    /// Of the base as the fold before left it; read only at boundaries of the base's level, by which that fold is
-    /// always installed. (The fold that falls due now is not done yet, and the levels must not depend on when it
+    /// Of the base as the fold before left it; read only at boundaries at which the base does not rest any more: by then
+    /// that fold is always installed. (The fold that falls due now is not done yet, and the levels must not depend on when it
     /// will be.)
     pub base_bytes: u64,
     /// The most that the base can have once every due fold is done. Known at any commit.
@@ -81,6 +82,8 @@ pub fn next_flush_level(
 pub struct BaseStep {
     /// Whether all that was committed up to it is folded.
     pub folds: bool,
+    /// Until when it rests.
+    pub rests: Commit,
     /// The base's level from it on.
     pub level: Level,
 }
@@ -105,19 +108,21 @@ pub fn next_base_level(
         of_window.saturating_mul(divisor.pow(level).into()) >= u128::from(base) * u128::from(commits)
     };
     let below = Level(current.0.saturating_sub(1));
-    if divisor.aligned(n, current) {
+    let rests = shape.base_rests;
+    let rested = n >= rests && shape.grain().is_some_and(|grain| divisor.aligned(n, grain));
+    if rested && holds(Level(0), window_bytes, 1, base_bytes) {
         let commits = n.0 - shape.base_end.0;
-        let folds = holds(Level(0), window_bytes, 1, base_bytes);
-        let level = if !folds {
-            // Windows below the base's level are all that there ever are.
-            let closed = shape.closes(n).map_or(current, |window| window.level().max(current));
-            closed.above().min(divisor.level_max().max(flush_level))
-        } else if holds(below, window_bytes, commits, base_bytes.saturating_add(window_bytes)) {
-            below
-        } else {
-            current
-        };
-        return BaseStep { folds, level: level.max(flush_level) };
+        let falls = holds(below, window_bytes, commits, base_bytes.saturating_add(window_bytes));
+        let level = if falls { below } else { current }.max(flush_level);
+        let after = Shape { flush_level, base_level: Some(level), ..*shape };
+        let step = divisor.pow(after.grain().unwrap_or(level));
+        let rest = (commits - commits / 4).next_multiple_of(step).min(divisor.pow(level));
+        return BaseStep { folds: true, rests: Commit(n.0.saturating_add(rest)), level };
+    }
+    // Windows below the base's level are all that there ever are.
+    if let Some(closed) = shape.closes(n).map(|window| window.level()).filter(|&closed| closed >= current) {
+        let level = closed.above().min(divisor.level_max().max(flush_level));
+        return BaseStep { folds: false, rests, level: level.max(flush_level) };
     }
     // A window of the base's level that is as large as steady sizes make it holds less than `divisor` such parts.
     let ample = u128::from(base_bytes_max) * 2 * u128::from(divisor.get());
@@ -125,8 +130,10 @@ pub fn next_base_level(
     let commits = divisor.pow(shape.flush_level);
     let enough = |level: &Level| holds(*level, flush_bytes, commits, base_bytes_max);
     let levels = (flush_level.0..current.0).map(Level);
-    let level = levels.filter(|_| sooner).find(enough).unwrap_or(current);
-    BaseStep { folds: false, level }
+    match levels.filter(|_| sooner).find(enough) {
+        Some(level) => BaseStep { folds: false, rests: rests.min(divisor.next_boundary(n, level)), level },
+        None => BaseStep { folds: false, rests, level: current.max(flush_level) },
+    }
 }
 
 impl Shape {
@@ -145,6 +152,8 @@ impl Shape {
         let folds = base.is_some_and(|base| base.folds);
         let carry = if folds { Carry::Fold { from: self.base_end, to: n } } else { Carry::Segment(window) };
         let base_end = if folds { n } else { self.base_end };
-        Some((carry, Shape { divisor, flush_level, base_end, base_level: base.map(|base| base.level) }))
+        let base_rests = base.map_or(self.base_rests, |base| base.rests);
+        let base_level = base.map(|base| base.level);
+        Some((carry, Shape { divisor, flush_level, base_end, base_rests, base_level }))
     }
 }

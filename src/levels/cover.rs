@@ -3,15 +3,16 @@
 //! The cover of `n` is the base, then the windows above it, then the memtable. *The windows* are the largest that fit:
 //! every aligned window between the base's end and the last boundary of the flush level that is not part of another
 //! such. Without a base, or with one that ends on a boundary of its level, these are the digits of `n` from the flush
-//! level up. A base that ends on a smaller boundary (its level has grown since it was folded) has windows that rise
-//! towards the next boundary of its level first, at most `divisor - 1` of each level, and the digits after.
+//! level up. A base that ends on a smaller boundary has windows that rise towards the next boundary of its level first, at
+//! most `divisor - 1` of each level, and the digits after.
 //!
 //! So one rule with two parts says what falls due:
 //!
 //! 1. At a boundary `n` of the flush level, the largest window that ends at `n` and begins no earlier than the base
 //!    ends becomes a segment, in one merge of all that lies within it.
-//! 2. It is a *fold* into the base instead where `n` is a boundary of the base's level and enough has come together
-//!    since the base's end ([`next_base_level`](super::next_base_level)). A fold merges everything up to `n`.
+//! 2. It is a *fold* into the base instead where `n` is a boundary of the fold's grain, one level below the base's, enough
+//!    has come together since the base's end ([`next_base_level`](super::next_base_level)), and the fold before has had
+//!    its time. A fold merges everything up to `n`.
 //!
 //! A shard without a base is one whose base is empty and has no level. When a shard with a base starts to keep
 //! history, the base just loses its level: it stays the oldest part, and never moves. When a shard starts to keep no
@@ -34,8 +35,10 @@ pub struct Shape {
     pub flush_level: Level,
     /// The last commit of the base, its due folds counted as done; 0 where there is no base.
     pub base_end: Commit,
-    /// The level at whose boundaries the base may be folded; `None` where history is retained. Never below the flush
-    /// level.
+    /// No fold falls due before this commit: until then the last one has time.
+    pub base_rests: Commit,
+    /// The level of the largest window that the base may wait for before it is folded; `None` where history is retained.
+    /// Never below the flush level.
     pub base_level: Option<Level>,
 }
 
@@ -113,11 +116,14 @@ impl Carry {
         }
     }
 
-    /// The level of what is new to it: a fold may end where a far larger window does, and takes in no more than has come
-    /// since the one before it.
+    /// That of a window which takes about as long: a fold may end where a far smaller window does, or a far larger one.
     pub fn level_of_work(self, shape: &Shape) -> Level {
         let level = self.level(shape.divisor);
-        shape.base_level.map_or(level, |base| base.min(level))
+        match (self, shape.base_level) {
+            (Carry::Fold { .. }, Some(base)) => base,
+            (_, Some(base)) => base.min(level),
+            (_, None) => level,
+        }
     }
 
     /// What it makes.
@@ -144,7 +150,14 @@ impl Carry {
 impl Shape {
     /// The shape of an empty shard. With a base, it is folded at every boundary of the flush level at first.
     pub fn new(divisor: Divisor, flush_level: Level, has_base: bool) -> Shape {
-        Shape { divisor, flush_level, base_end: Commit::ZERO, base_level: has_base.then_some(flush_level) }
+        let base_level = has_base.then_some(flush_level);
+        Shape { divisor, flush_level, base_end: Commit::ZERO, base_rests: Commit::ZERO, base_level }
+    }
+
+    /// The grain of folds: the level at whose boundaries the base may be folded, one below its own. So a fold takes in about
+    /// as much as it has to, and not up to `divisor` times that.
+    pub fn grain(&self) -> Option<Level> {
+        self.base_level.map(|base| Level(base.0.saturating_sub(1)).max(self.flush_level))
     }
 
     /// The last commit that is not in the memtable when `n` is the newest, due carries counted as done.
@@ -196,12 +209,18 @@ impl Shape {
     /// The commit before which a carry must be installed, the first after `now` at which another can take its output.
     /// `now` is the newest commit (the carry's own, unless the shape changed since), `self` the shape after it.
     ///
-    /// A segment of level v is taken at a boundary of level v+1 or, like the base, at one of the base's level.
-    /// (A segment beside a base that ends on a smaller boundary may be let be there; it is done by then all the same.)
+    /// A segment of level v is taken at a boundary of level v+1 or, like the base, at one of the grain. The base is let be
+    /// while it rests, and then looked at at the next boundary. (What is taken at none of these boundaries is done by then all the same.)
     pub fn deadline(&self, carry: Carry, now: Commit) -> Commit {
         debug_assert!(carry.due() <= now);
         let above = carry.level(self.divisor).above();
-        self.divisor.next_boundary(now, self.base_level.map_or(above, |base| base.min(above)))
+        let taken = self.divisor.next_boundary(now, self.grain().map_or(above, |grain| grain.min(above)));
+        match (carry, self.base_level) {
+            (Carry::Fold { .. }, Some(_)) => {
+                self.divisor.next_boundary(now, self.flush_level).max(self.base_rests)
+            }
+            _ => taken,
+        }
     }
 
     /// The carries that must still be done when `n` is the newest commit and these pieces exist, oldest first:

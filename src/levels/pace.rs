@@ -1,9 +1,9 @@
 //! Pace: how much of the merges in flight must be done by a commit.
 //!
 //! 1. A carry of level v, due at n, has a *schedule*: a straight line from nothing before n to all of its work after
-//!    a quarter of a window of level v, a fold after three quarters of a window of the base's level. Its deadline is at least
-//!    a whole window later; the rest is slack, for installing it and for slow disks. (A fold is most of the work, so it gets most
-//!    of the time: over half of a window, as it was once, it took half as much again of the core while it ran, and clients that
+//!    a quarter of a window of level v. Its deadline is at least a whole window later. A fold has three quarters of the time
+//!    that the base rests. The rest is slack, for installing it and for slow disks. (A fold is most of the work, so it gets most
+//!    of the time: over half of it, as it was once, it took half as much again of the core while it ran, and clients that
 //!    had been served in time until then were not. Stretching all other schedules to half of the way to the deadline lowers the peak of the
 //!    work, but keeps the inputs of many carries live at once. Simulated with commits of s bytes, most work a
 //!    commit and most live segments: divisor 4, 5 levels: 9s and 21, stretched 7s and 35, where the digits' bound is
@@ -19,10 +19,10 @@
 //!
 //! - With commits of s bytes, one commit adds at most [`work_bound`] to what is owed. A carry of level v has `D^v·s` bytes,
 //!   so its schedule rises by 4s a commit, and is over before the next carry of level v. For D up to 4 it is
-//!   over before the first carry of level v-1 after it, so every other level is active at most. A fold's base has
-//!   at most `(T + D - 1)·D^b·s` bytes (it may have to wait D - 1 folds for a boundary of the level above) and its
-//!   window `D^b·s`, over three quarters of `D^b`: 4s(T + D)/3. (Where it falls by one level, the base has `T·D^(b-1)·s`
-//!   and the window D times that of the new span: the same.)
+//!   over before the first carry of level v-1 after it, so every other level is active at most. A fold of c commits
+//!   has a base of at most `T·c·s` bytes and a window of `c·s`; the base rests for three quarters of c, or `D^b`, which is
+//!   more than c/2; the schedule is three quarters of that: 8s(T + 1)/3. (Where the base's level falls to b, base and
+//!   window together have at most `T·D^b·s`, and c is at least `D^b`: less.)
 //! - Paid after every commit, live segments stay below twice the digits' bound, (D - 1) a level, for up to 6
 //!   levels from the flush level up with D up to 4 (10^9 keys have 5), 5 levels with D up to 8, 4 above. With more
 //!   levels, the inputs of a carry, of one two levels below, and so on, may be live at once, and that sum grows
@@ -97,11 +97,10 @@ impl Pace {
             self.works.last().is_none_or(|last| last.due < due),
             "carries begin in the order of their commits"
         );
-        let window = shape.divisor.pow(carry.level_of_work(shape));
         let left = deadline.0 - now.0;
         let schedule = match carry {
-            Carry::Fold { .. } => window.min(left) - window.min(left) / 4,
-            Carry::Segment(_) => window.div_ceil(4).min(left.div_ceil(2)),
+            Carry::Fold { .. } => left - left / 4,
+            Carry::Segment(window) => window.span().count().div_ceil(4).min(left.div_ceil(2)),
         };
         self.works.push(Work {
             carry,
@@ -204,6 +203,6 @@ impl Pace {
 /// much `base_ratio`, if there is one. Each carry in flight may add one byte for rounding.
 pub fn work_bound(divisor: Divisor, commit_bytes: u64, levels: u32, base_ratio: Option<u32>) -> u64 {
     let active = if divisor.get() <= 4 { levels.div_ceil(2) } else { levels };
-    let fold = base_ratio.map_or(0, |ratio| u64::from(ratio) + u64::from(divisor.get()));
-    commit_bytes.saturating_mul(4 * u64::from(active) + (4 * fold).div_ceil(3))
+    let fold = base_ratio.map_or(0, |ratio| (8 * (u64::from(ratio) + 1)).div_ceil(3));
+    commit_bytes.saturating_mul(4 * u64::from(active) + fold)
 }

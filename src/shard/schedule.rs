@@ -41,14 +41,14 @@ impl Schedule {
         self.window_bytes = self.window_bytes.saturating_add(bytes);
         let Schedule { flush_bytes, window_bytes, base_bytes_max, .. } = *self;
         let measured = Measured { flush_bytes, window_bytes, base_bytes, base_bytes_max };
-        let before = self.shape.base_level;
+        let before = self.shape;
         let (carry, shape) = self.shape.step(self.at, &measured, budget)?;
         (self.shape, self.flush_bytes) = (shape, 0);
         if matches!(carry, Carry::Fold { .. }) {
             self.base_bytes_max = base_bytes.saturating_add(window_bytes);
             self.window_bytes = 0;
-        } else if before.is_some_and(|level| shape.divisor.aligned(self.at, level)) {
-            // Nothing is being folded here, so this is what the base has.
+        } else if before.base_level.is_some() && self.at >= before.base_rests {
+            // Nothing is being folded any more, so this is what the base has.
             self.base_bytes_max = base_bytes;
         }
         Some(carry)
@@ -59,6 +59,7 @@ impl Schedule {
         put_varint(&mut out, self.at.0);
         put_varint(&mut out, u64::from(self.shape.flush_level.0));
         put_varint(&mut out, self.shape.base_end.0);
+        put_varint(&mut out, self.shape.base_rests.0);
         put_varint(&mut out, self.shape.base_level.map_or(0, |level| u64::from(level.0) + 1));
         put_varint(&mut out, self.flush_bytes);
         put_varint(&mut out, self.window_bytes);
@@ -73,13 +74,14 @@ impl Schedule {
         let at = Commit(reader.varint()?);
         let flush_level = level(reader.varint()?)?;
         let base_end = Commit(reader.varint()?);
+        let base_rests = Commit(reader.varint()?);
         let base_level = match reader.varint()? {
             0 => None,
             number => Some(level(number - 1)?),
         };
         let (flush_bytes, window_bytes) = (reader.varint()?, reader.varint()?);
         let base_bytes_max = reader.varint()?;
-        let shape = Shape { divisor, flush_level, base_end, base_level };
+        let shape = Shape { divisor, flush_level, base_end, base_rests, base_level };
         let sound = reader.is_empty() && at <= Commit::MAX && shape.is_sound(at);
         sound.then_some(Schedule { at, shape, flush_bytes, window_bytes, base_bytes_max })
     }

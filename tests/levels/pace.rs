@@ -180,13 +180,14 @@ fn a_schedule_rises_evenly_and_gates_commits() {
 }
 
 #[test]
-fn a_fold_gets_most_of_the_window_and_commits_wait_within_the_rest() {
+fn a_fold_gets_most_of_the_rest_and_commits_wait_within_the_rest() {
     let four = Divisor::new(4).unwrap();
-    let shape = Shape { base_level: Some(Level(2)), ..Shape::new(four, Level(1), true) };
-    let fold = Carry::Fold { from: Commit(48), to: Commit(64) };
+    let base_rests = Commit(80);
+    let shape = Shape { base_rests, base_level: Some(Level(2)), ..Shape::new(four, Level(1), true) };
+    let fold = Carry::Fold { from: Commit(44), to: Commit(64) };
     let mut pace = Pace::new();
     pace.begin(&shape, fold, Commit(64), 1200);
-    // 16 commits in a window of the base's level: a schedule of 12, from 64 to 75, and a slack of 4.
+    // The base rests for 16 commits: a schedule of 12, from 64 to 75, and a slack of 4.
     let owed: Vec<u64> = [64, 65, 74, 75, 79].map(|n| pace.owed_bytes(Commit(n))).to_vec();
     assert_eq!(owed, [100, 200, 1100, 1200, 1200]);
     assert!(pace.admits(Commit(68)) && !pace.admits(Commit(69)), "late by the slack");

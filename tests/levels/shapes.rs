@@ -19,6 +19,8 @@ struct Model {
     /// All bytes committed, and all that folds have merged.
     committed: u64,
     folded: u64,
+    /// What the last fold took in.
+    taken_in: u64,
 }
 
 impl Model {
@@ -34,6 +36,7 @@ impl Model {
             base_bytes_max: 0,
             committed: 0,
             folded: 0,
+            taken_in: 0,
         }
     }
 
@@ -77,8 +80,8 @@ impl Model {
             self.base_bytes_max = self.base_bytes + self.window_bytes;
             self.folded += self.base_bytes_max;
             self.base_bytes = self.base_bytes_max.min(live_bytes);
-            self.window_bytes = 0;
-        } else if before.base_level.is_some_and(|level| n.0.is_multiple_of(before.divisor.pow(level))) {
+            self.taken_in = std::mem::take(&mut self.window_bytes);
+        } else if before.base_level.is_some() && n >= before.base_rests {
             self.base_bytes_max = self.base_bytes;
         }
         self.check_levels(&before, carry);
@@ -111,10 +114,17 @@ impl Model {
             assert!(base >= new, "the base's level is not below the flush level");
             let folds = matches!(carry, Carry::Fold { .. });
             assert_eq!(shape.base_end, if folds { n } else { before.base_end });
-            match (shape.divisor.aligned(n, was), folds) {
-                (true, true) => assert!(base == was.max(new) || base.above() == was, "{before:?} {shape:?}"),
-                (true, false) => assert!(base > was, "too little for a fold: {before:?} {shape:?}"),
-                (false, folds) => assert!(!folds && base <= was, "{before:?} {shape:?}"),
+            if folds {
+                assert!(base == was.max(new) || base.above() == was, "{before:?} {shape:?}");
+                assert!(n >= before.base_rests && shape.divisor.aligned(n, before.grain().unwrap()));
+                // It has some time, and no more than a window of the base's level.
+                let rest = shape.base_rests.0 - n.0;
+                assert!(rest > 0 && rest <= shape.divisor.pow(base), "{before:?} {shape:?}");
+            } else if matches!(carry, Carry::Segment(window) if window.level() >= was) {
+                assert!(base > was, "too little for a fold: {before:?} {shape:?}");
+            } else {
+                assert!(base <= was.max(new), "{before:?} {shape:?}");
+                assert!(shape.base_rests <= before.base_rests);
             }
         }
     }
@@ -208,8 +218,10 @@ fn a_restart_finds_every_carry_that_was_interrupted() {
                     }
                 }
                 in_flight = waiting;
-                // Sizes that leave the levels alone.
-                let measured = Measured { flush_bytes: 100, window_bytes: 9, ..Measured::default() };
+                // Sizes that leave the levels alone; some boundaries of the grain are worth a fold.
+                let worth = divisor.aligned(n, Level(3)) || seeded.below(2) == 0;
+                let base_bytes = if worth { 9 } else { 10 };
+                let measured = Measured { flush_bytes: 100, window_bytes: 9, base_bytes, base_bytes_max: 0 };
                 if let Some((carry, after)) = shape.step(n, &measured, &budget) {
                     in_flight.push(carry);
                     shape = after;
@@ -255,34 +267,59 @@ fn the_flush_level_follows_the_bytes() {
 #[test]
 fn the_base_is_folded_where_enough_has_come_together() {
     let ten = Divisor::new(10).unwrap();
-    // A base of 800 bytes that ends at 4000, at level 3; levels from 2 up.
+    // A base of 800 bytes that ends at 4000 and rests until 4700, at level 3; levels from 2 up.
+    let (base_end, base_rests) = (Commit(4000), Commit(4700));
     let shape =
-        Shape { divisor: ten, flush_level: Level(2), base_end: Commit(4000), base_level: Some(Level(3)) };
-    let next = |flush, n, flush_bytes, window_bytes, base_bytes| {
+        Shape { divisor: ten, flush_level: Level(2), base_end, base_rests, base_level: Some(Level(3)) };
+    let step = |shape: &Shape, flush, n, flush_bytes, window_bytes, base_bytes| {
         let measured = Measured { flush_bytes, window_bytes, base_bytes, base_bytes_max: base_bytes };
-        let BaseStep { folds, level } =
-            next_base_level(&shape, Level(3), Level(flush), Commit(n), &measured, 8);
-        (folds, level.0)
+        let BaseStep { folds, rests, level } =
+            next_base_level(shape, Level(3), Level(flush), Commit(n), &measured, 8);
+        (folds, rests.0, level.0)
     };
-    assert_eq!(next(2, 5000, 10, 100, 800), (true, 3), "an eighth of the base");
-    assert_eq!(next(2, 5000, 10, 99, 800), (false, 4), "too little: its level grows instead");
-    assert_eq!(next(2, 5000, 10, 0, u64::MAX), (false, 4), "by one");
-    assert_eq!(next(2, 5000, 10, 0, 0), (true, 2), "nothing at all goes into nothing");
-    assert_eq!(next(2, 5000, 100, 1000, 0), (true, 3), "a window of the level below would not do after it");
-    assert_eq!(next(2, 15_000, 100, 8000, 800), (true, 3), "nor where eleven windows came together");
-    let small = Shape { base_end: Commit(4900), ..shape };
-    let measured = Measured { flush_bytes: 9, window_bytes: 1000, base_bytes: 500, base_bytes_max: 500 };
-    let step = next_base_level(&small, Level(3), Level(2), Commit(5000), &measured, 8);
-    assert_eq!(step, BaseStep { folds: true, level: Level(2) }, "here it would, and the level falls by one");
-    let step = next_base_level(&small, Level(3), Level(3), Commit(5000), &measured, 8);
-    assert_eq!(step, BaseStep { folds: true, level: Level(3) }, "not below the flush level");
-    assert_eq!(next(4, 50_000, 10, 100, 80), (true, 4), "which takes it along when it grows past it");
-    // Between its boundaries: twenty parts of the base have come, and a window of level 2 holds one.
-    assert_eq!(next(2, 4900, 100, 1999, 800), (false, 3), "less than far too much");
-    assert_eq!(next(2, 4900, 100, 2000, 800), (false, 2), "it falls without a fold");
-    assert_eq!(next(0, 4900, 10_000, 20_000, 800), (false, 0), "as far as the sizes say");
-    assert_eq!(next(0, 4900, 9999, 20_000, 800), (false, 1), "and no further");
-    assert_eq!(next(2, 4900, 100, u64::MAX, 0), (false, 3), "there is no base to speak of");
+    let next = |flush, n, flush_bytes, window_bytes, base_bytes| {
+        step(&shape, flush, n, flush_bytes, window_bytes, base_bytes)
+    };
+    assert_eq!(
+        next(2, 4700, 10, 100, 800),
+        (true, 5300, 3),
+        "an eighth of the base, at a boundary of the grain"
+    );
+    assert_eq!(next(2, 4700, 10, 99, 800), (false, 4700, 3), "too little");
+    assert_eq!(next(2, 4600, 10, 100, 800), (false, 4700, 3), "the base rests");
+    assert_eq!(next(2, 4800, 10, 99, 800), (false, 4700, 3), "too little still");
+    assert_eq!(
+        next(2, 5000, 10, 100, 800),
+        (true, 5800, 3),
+        "three quarters of 1000 commits, in whole steps"
+    );
+    assert_eq!(
+        next(2, 5000, 10, 99, 800),
+        (false, 4700, 4),
+        "a window of its level is too little: that grows"
+    );
+    assert_eq!(next(2, 5000, 10, 0, u64::MAX), (false, 4700, 4), "by one");
+    assert_eq!(next(2, 5000, 10, 0, 0), (true, 5100, 2), "nothing at all goes into nothing");
+    let would_not_do = "a window of the level below would not do after it";
+    assert_eq!(next(2, 5000, 100, 1000, 0), (true, 5800, 3), "{would_not_do}");
+    let eleven = "nor where eleven windows came together; it rests for a window at most";
+    assert_eq!(next(2, 15_000, 100, 8000, 800), (true, 16_000, 3), "{eleven}");
+    let small = Shape { base_end: Commit(4900), base_rests: Commit(4900), ..shape };
+    let would_do = "here it would, and the level falls by one";
+    assert_eq!(step(&small, 2, 5000, 9, 1000, 500), (true, 5100, 2), "{would_do}");
+    assert_eq!(step(&small, 3, 5000, 9, 1000, 500), (true, 6000, 3), "not below the flush level");
+    let takes = "which takes it along when it grows past it";
+    assert_eq!(next(4, 50_000, 10, 100, 80), (true, 60_000, 4), "{takes}");
+    // While it rests: twenty parts of the base have come, and a window of level 2 holds one.
+    assert_eq!(next(2, 4600, 100, 1999, 800), (false, 4700, 3), "less than far too much");
+    assert_eq!(next(2, 4600, 100, 2000, 800), (false, 4700, 2), "it falls without a fold");
+    assert_eq!(
+        next(0, 4600, 10_000, 20_000, 800),
+        (false, 4601, 0),
+        "as far as the sizes say, and rests less"
+    );
+    assert_eq!(next(0, 4600, 9999, 20_000, 800), (false, 4610, 1), "and no further");
+    assert_eq!(next(2, 4600, 100, u64::MAX, 0), (false, 4700, 3), "there is no base to speak of");
 }
 
 #[test]
@@ -345,6 +382,8 @@ fn the_levels_settle_under_steady_sizes() {
                 assert!(base_bytes * 8 >= live_bytes, "divisor {ways}: {base_bytes}");
                 assert!(base_bytes * 8 / ways < live_bytes.max(budget.flush_bytes * 8));
                 assert_eq!(*settled.get_or_insert(model.shape.base_level), model.shape.base_level);
+                // A fold takes in what it has to, and less than as much again.
+                assert!((live_bytes / 8..live_bytes / 4).contains(&model.taken_in), "{}", model.taken_in);
             }
         }
     }
