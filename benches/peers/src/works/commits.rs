@@ -150,9 +150,10 @@ fn middle(rounds: Vec<Vec<Figure>>) -> Vec<Figure> {
         .filter_map(|at| {
             let mut figures: Vec<Figure> = rounds.iter().filter_map(|round| round.get(at).cloned()).collect();
             let values = figures.iter().map(|figure| figure.value).collect();
+            let stolen = figures.iter().flat_map(|figure| figure.stolen.iter().copied()).collect();
             figures.sort_by(|one, other| one.value.total_cmp(&other.value));
             let middle = figures.get(figures.len().saturating_sub(1) / 2)?.clone();
-            Some(Figure { rounds: values, ..middle })
+            Some(Figure { rounds: values, stolen, ..middle })
         })
         .collect()
 }
