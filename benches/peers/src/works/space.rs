@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 const BATCH: u32 = 100;
 /// Batches in flight, or threads.
 const IN_FLIGHT: u32 = 8;
-/// Quipu with a base that is folded seldom.
-const FEW_WRITES: &str = "base_ratio 1";
+/// Quipu with larger memtables, and a base that is folded seldom.
+const FEW_WRITES: &str = "few writes";
 /// Quipu with a base that is folded often.
-const LITTLE_SPACE: &str = "base_ratio 16";
+const LITTLE_SPACE: &str = "little space";
 /// Longer than any run of overwrites.
 const ENDLESS: Times = Times { warmup: Duration::ZERO, measured: Duration::from_secs(7200) };
 
@@ -105,13 +105,14 @@ pub(crate) fn amplification(bench: &Bench, _: &BTreeSet<u32>) -> Result<Vec<Row>
         let setup = Setup {
             memtable_bytes,
             purpose: if variant == "universal" { Purpose::FewWrites } else { Purpose::Mixed },
-            quipu: Tuning {
-                base_ratio: match variant {
-                    FEW_WRITES => Some(1),
-                    LITTLE_SPACE => Some(16),
-                    _ => None,
+            quipu: match variant {
+                FEW_WRITES => Tuning {
+                    base_ratio: Some(1),
+                    flush_bytes: Some(tuning.flush_bytes.map_or(64 << 20, |bytes| bytes / 3 * 4)),
+                    ..tuning
                 },
-                ..tuning
+                LITTLE_SPACE => Tuning { base_ratio: Some(16), ..tuning },
+                _ => tuning,
             },
             ..bench.setup(place.path(), data.bytes() / 4, Durability::Synced)
         };
