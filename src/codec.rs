@@ -105,6 +105,57 @@ pub(crate) fn varint_len(value: u64) -> usize {
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
+/// A key that changes often. Short pieces are copied without a call.
+#[derive(Default)]
+pub(crate) struct KeyBuffer {
+    /// What lies from `len` on means nothing.
+    bytes: Vec<u8>,
+    len: usize,
+}
+
+impl KeyBuffer {
+    #[inline]
+    pub(crate) fn get(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    /// Keeps the bytes in front of `at`, and puts others behind them; `at` must be within what it has.
+    #[inline]
+    pub(crate) fn set(&mut self, at: usize, tail: &[u8]) {
+        debug_assert!(at <= self.len);
+        self.len = at + tail.len();
+        if self.bytes.len() < self.len {
+            self.bytes.resize(self.len.next_power_of_two(), 0);
+        }
+        let to = &mut self.bytes[at..self.len];
+        // Two pieces of one size, which overlap where the tail is shorter than both.
+        if let (Some(first), Some(last)) = (tail.first_chunk::<16>(), tail.last_chunk::<16>())
+            && tail.len() <= 32
+        {
+            to[..16].copy_from_slice(first);
+            to[tail.len() - 16..].copy_from_slice(last);
+        } else if let (Some(first), Some(last)) = (tail.first_chunk::<8>(), tail.last_chunk::<8>())
+            && tail.len() <= 16
+        {
+            to[..8].copy_from_slice(first);
+            to[tail.len() - 8..].copy_from_slice(last);
+        } else {
+            to.copy_from_slice(tail);
+        }
+    }
+
+    /// The memory it takes, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        self.bytes.capacity()
+    }
+}
+
+/// Whether two keys are equal. Neighbours in order mostly differ in their last bytes.
+#[inline]
+pub(crate) fn same_key(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && one.last_chunk::<8>() == other.last_chunk::<8>() && one == other
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -89,7 +89,8 @@ pub use engine::{
 pub use error::{Error, Result};
 pub use levels::{Commit, Level, Retention};
 pub use options::{Compression, Durability, IoChoice, Options};
-pub use shard::local::{Local, LocalCommit, LocalScan, LocalSnapshot};
+pub use shard::local::{Local, LocalCommit, LocalSnapshot};
+pub use shard::local_scan::LocalScan;
 pub use stats::{
     BaseStats, CarryKind, CarryStats, LevelStats, SegmentInfo, SegmentKind, ShardStats, Stages, Stats,
     Verified,

@@ -3,7 +3,8 @@
 //! A scan that hands out nothing for long (over deletes, over versions that are too new or superseded) would otherwise
 //! keep its shard from everything else. So:
 //!
-//! 1. Whoever walks entries holds a [`Grant`] and spends one of it for each entry looked at.
+//! 1. Whoever walks entries holds a [`Grant`] and spends one of it for each entry looked at; or, who hands out one entry after
+//!    another, spends them one by one ([`Allowance::spend`]).
 //! 2. A grant is at most a *slice*, taken from what is left of the turn. Who has used up its slice takes another; where
 //!    nothing is left, or others wait already, it waits in line.
 //! 3. Each turn fills up what was spent ([`Allowance::refill`]) and serves the line, the longest wait first; so
@@ -81,6 +82,18 @@ impl Allowance {
         let granted = if self.line.borrow().is_empty() { self.left.get().min(ENTRIES_PER_SLICE) } else { 0 };
         self.left.set(self.left.get() - granted);
         Grant { allowance: self.clone(), left: granted, spent: 0 }
+    }
+
+    /// Spends one entry without a grant; false where none is left, or others wait for it.
+    #[inline]
+    pub(crate) fn spend(&self) -> bool {
+        let some = self.left.get() > 0 && self.line.borrow().is_empty();
+        if some {
+            self.left.set(self.left.get() - 1);
+            self.spent.set(self.spent.get() + 1);
+            self.examined.set(self.examined.get() + 1);
+        }
+        some
     }
 
     fn next_in_line(&self) -> Option<Rc<Waiting>> {

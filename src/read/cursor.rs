@@ -216,10 +216,10 @@ impl PartsCursor {
     /// Whether it is on an entry that lies within the part. It comes from within, so only one bound is looked at.
     #[inline]
     fn within(&self, back: bool) -> bool {
-        let Some(entry) = self.entry() else { return false };
         if !self.bounded {
-            return true;
+            return self.cursor.as_ref().is_some_and(SegmentCursor::is_on_entry);
         }
+        let Some(entry) = self.entry() else { return false };
         let part = &self.view.parts[self.at];
         if back {
             part.low.borrowed() <= (entry.directory, entry.key)

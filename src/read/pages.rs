@@ -243,6 +243,30 @@ impl Pages {
         self.reversed != other
     }
 
+    /// Whether the next entry from an end is the next one that a walk from the low end comes to.
+    #[inline]
+    pub(crate) fn next_is_walked_to(&self, other: bool) -> bool {
+        self.limit > 0 && !self.exhausted && !self.at_high_end(other) && self.front.len() == 0
+    }
+
+    /// What is not read yet.
+    #[inline]
+    pub(crate) fn rest(&self) -> &RangeOf {
+        &self.rest
+    }
+
+    /// A walk from the low end has gone on to an entry, which is handed out, or has not found any.
+    #[inline]
+    pub(crate) fn walked(&mut self, found: bool) {
+        self.limit -= usize::from(found);
+        self.exhausted = !found;
+    }
+
+    /// What is not read yet begins behind a key.
+    pub(crate) fn begin_behind(&mut self, key: &[u8]) {
+        self.rest.low = Bound::Excluded(Bytes::copy_from_slice(key));
+    }
+
     /// The page to read so that [`take`](Pages::take) can go on.
     pub(crate) fn next_page(&self, other: bool) -> PageRequest {
         let entries = self.limit.min(self.next_entries);

@@ -17,7 +17,7 @@ pub(crate) trait PageReader {
 /// See the module's text.
 pub(crate) struct Scanner<R> {
     pub(crate) reader: R,
-    pages: Pages,
+    pub(crate) pages: Pages,
 }
 
 impl<R: PageReader> Scanner<R> {

@@ -9,6 +9,8 @@
 //!    closer since the last page: a scan is read from both ends), and at the directory's.
 //! 3. Within that, the walking itself never waits. It leaves off where a block has to be read, and where the
 //!    [`Allowance`] is used up, and goes on after that.
+//! 4. Whoever only looks at entries needs no page: [`Walk::step_now`] goes from one visible entry to the next, and they are
+//!    looked at where they lie.
 //!
 //! A walk is kept between the pages of its scan, so that they cost one seek together. It sees one state whatever is
 //! committed or installed meanwhile: its cursors hold what they walk.
@@ -21,6 +23,7 @@ use super::cursor::{Cursor, PartsCursor};
 use super::merge::Merge;
 use super::pages::{Page, PageRequest, Slot};
 use crate::cache::BlockCache;
+use crate::codec::{KeyBuffer, same_key};
 use crate::engine::scan::RangeOf;
 use crate::entry::DirectoryId;
 use crate::error::Result;
@@ -46,7 +49,9 @@ pub(crate) struct Walk {
     back: bool,
     /// The key that was handed out last, or passed over for good after that; none before the first. While a page is being
     /// filled, the last key may be in there instead.
-    key: Option<Vec<u8>>,
+    key: Option<KeyBuffer>,
+    /// It stands on the entry that was handed out last, which has that key.
+    stands: bool,
     allowance: Rc<Allowance>,
 }
 
@@ -91,21 +96,98 @@ impl Walk {
                 .await?;
         }
         let allowance = allowance.clone();
-        Ok(Walk { merge, directory, commit: frame.commit, back, key: None, allowance })
+        Ok(Walk { merge, directory, commit: frame.commit, back, key: None, stands: false, allowance })
     }
 
     /// Whether the walk stands where a page begins.
     pub(crate) fn stands_at(&self, request: &PageRequest) -> bool {
         let begin = if request.back { &request.range.high } else { &request.range.low };
         match (begin, &self.key) {
-            (Bound::Excluded(begin), Some(key)) => request.back == self.back && begin == key,
+            (Bound::Excluded(begin), Some(key)) => request.back == self.back && begin == key.get(),
             _ => false,
         }
+    }
+
+    /// The entry that it stands on.
+    #[inline]
+    pub(crate) fn entry(&self) -> Option<(&[u8], &[u8])> {
+        let entry = self.merge.entry().filter(|_| self.stands)?;
+        Some((entry.key, entry.value?))
+    }
+
+    /// The key that was handed out last.
+    #[inline]
+    pub(crate) fn key(&self) -> Option<&[u8]> {
+        self.key.as_ref().map(KeyBuffer::get)
+    }
+
+    /// Goes forward to the next visible entry, up to the range's high end, and stands on it; answers whether there is one.
+    /// Nothing where that takes a wait: then [`step`](Walk::step) goes on.
+    #[inline]
+    pub(crate) fn step_now(&mut self, high: &Bound<Bytes>) -> Option<bool> {
+        match self.seek_visible(high, None) {
+            Left::Full => Some(true),
+            Left::End => Some(false),
+            Left::Disk | Left::Allowance => None,
+        }
+    }
+
+    /// As [`step_now`](Walk::step_now), whatever that takes.
+    pub(crate) async fn step(&mut self, high: &Bound<Bytes>) -> Result<bool> {
+        let mut grant = self.allowance.take();
+        loop {
+            match self.seek_visible(high, Some(&mut grant)) {
+                Left::Full => return Ok(true),
+                Left::End => return Ok(false),
+                Left::Allowance => grant.renew().await,
+                Left::Disk => {
+                    grant.give_back();
+                    self.stands = false;
+                    self.merge.advance().await?;
+                }
+            }
+        }
+    }
+
+    /// The first version of a key that is not too new is the visible one. `Left::Full` where it stands on one; `Left::Disk`
+    /// where it would go on from the entry that the merge is at.
+    #[inline]
+    fn seek_visible(&mut self, high: &Bound<Bytes>, mut grant: Option<&mut Grant>) -> Left {
+        if self.stands && !self.merge.step() {
+            return Left::Disk;
+        }
+        self.stands = false;
+        while let Some(entry) = self.merge.entry() {
+            if !grant.as_mut().map_or_else(|| self.allowance.spend(), |grant| grant.spend()) {
+                return Left::Allowance;
+            }
+            if entry.directory != self.directory {
+                return Left::End;
+            }
+            if !self.key.as_ref().is_some_and(|key| same_key(key.get(), entry.key)) {
+                if !is_below(entry.key, high) {
+                    return Left::End;
+                }
+                if entry.commit <= self.commit {
+                    self.key.get_or_insert_default().set(0, entry.key);
+                    if entry.value.is_some() {
+                        self.stands = true;
+                        return Left::Full;
+                    }
+                }
+            }
+            if !self.merge.step() {
+                return Left::Disk;
+            }
+        }
+        Left::End
     }
 
     /// The next page. The request's range is what the scan has not read yet: the walk stands at one end of it.
     pub(crate) async fn page(&mut self, request: &PageRequest) -> Result<Page> {
         debug_assert!(self.key.is_none() || self.stands_at(request));
+        // An entry that it stands on was handed out, and is passed over for its key.
+        self.stands = false;
         let mut filling = Filling::new(request.entries);
         let mut grant = self.allowance.take();
         loop {
@@ -138,14 +220,9 @@ impl Walk {
             if entry.directory != self.directory {
                 return Left::End;
             }
-            let last = if filling.has_last { Some(filling.last_key()) } else { self.key.as_deref() };
-            if last != Some(entry.key) {
-                let inside = match high {
-                    Bound::Included(high) => entry.key <= &high[..],
-                    Bound::Excluded(high) => entry.key < &high[..],
-                    Bound::Unbounded => true,
-                };
-                if !inside {
+            let last = if filling.has_last { Some(filling.last_key()) } else { self.key() };
+            if !last.is_some_and(|last| same_key(last, entry.key)) {
+                if !is_below(entry.key, high) {
                     return Left::End;
                 }
                 if entry.commit <= self.commit {
@@ -159,9 +236,7 @@ impl Walk {
                             return Left::Full;
                         }
                     } else {
-                        let key = self.key.get_or_insert_default();
-                        key.clear();
-                        key.extend_from_slice(entry.key);
+                        self.key.get_or_insert_default().set(0, entry.key);
                     }
                 }
             }
@@ -214,14 +289,21 @@ impl Walk {
     }
 
     fn set_key(&mut self, last: &[u8]) {
-        let key = self.key.get_or_insert_default();
-        key.clear();
-        key.extend_from_slice(last);
+        self.key.get_or_insert_default().set(0, last);
     }
 
     /// The memory that it holds, in bytes; an estimate.
     pub(crate) fn memory(&self) -> usize {
-        size_of::<Walk>() + self.merge.memory() + self.key.as_ref().map_or(0, Vec::capacity)
+        size_of::<Walk>() + self.merge.memory() + self.key.as_ref().map_or(0, KeyBuffer::memory)
+    }
+}
+
+#[inline]
+fn is_below(key: &[u8], high: &Bound<Bytes>) -> bool {
+    match high {
+        Bound::Included(high) => key <= &high[..],
+        Bound::Excluded(high) => key < &high[..],
+        Bound::Unbounded => true,
     }
 }
 

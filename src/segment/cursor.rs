@@ -17,6 +17,7 @@ use super::meta::{Compression, split_full_key};
 use super::reader::{Segment, Step, pages_around};
 use super::{page_ceil, page_floor};
 use crate::cache::BlockCache;
+use crate::codec::KeyBuffer;
 use crate::disk::IoBuf;
 use crate::disk::io::Ticket;
 use crate::entry::{DirectoryId, Entry};
@@ -47,7 +48,7 @@ pub(crate) struct SegmentCursor {
     block_offset: u64,
     at: usize,
     /// The current full key; its front is the block's prefix.
-    full_key: Vec<u8>,
+    full_key: KeyBuffer,
     directory: DirectoryId,
     commit: Commit,
     is_put: bool,
@@ -116,7 +117,7 @@ impl SegmentCursor {
             warm: false,
             block_offset: 0,
             at: 0,
-            full_key: Vec::new(),
+            full_key: KeyBuffer::default(),
             directory: DirectoryId(0),
             commit: Commit(0),
             is_put: false,
@@ -133,9 +134,15 @@ impl SegmentCursor {
     #[inline]
     pub(crate) fn entry(&self) -> Option<Entry<'_>> {
         let block = self.block.as_deref()?;
-        let (_, key) = split_full_key(&self.full_key)?;
+        let (_, key) = split_full_key(self.full_key.get())?;
         let value = self.is_put.then(|| block.slice(self.value.clone()));
         Some(Entry { directory: self.directory, key, commit: self.commit, value })
+    }
+
+    /// Whether it is on an entry.
+    #[inline]
+    pub(crate) fn is_on_entry(&self) -> bool {
+        self.block.is_some()
     }
 
     /// The value of the current entry without a copy; it keeps the block's memory alive.
@@ -150,7 +157,7 @@ impl SegmentCursor {
         let run = self.run.as_ref().map_or(0, |run| run.pages.len());
         let coming = self.coming.as_ref().map_or(0, |coming| coming.bytes as usize);
         let path: usize = self.path.iter().map(|step| step.block.bytes()).sum();
-        self.full_key.capacity() + block + run + coming + path + self.spare.len()
+        self.full_key.memory() + block + run + coming + path + self.spare.len()
     }
 
     /// [`seek`](SegmentCursor::seek) (`back`: [`seek_before`](SegmentCursor::seek_before)), where all blocks on the way
@@ -279,8 +286,7 @@ impl SegmentCursor {
 
     /// Makes a data block the current one. The cursor is on no entry of it yet.
     fn go_into(&mut self, block: Rc<Block>, ptr: BlockPtr) {
-        self.full_key.clear();
-        self.full_key.extend_from_slice(block.prefix());
+        self.full_key.set(0, block.prefix());
         self.block = Some(block);
         self.block_offset = ptr.offset;
     }
@@ -345,9 +351,8 @@ impl SegmentCursor {
         }
         let (entry, value) = block.entry_and_range(at);
         self.at = at;
-        self.full_key.truncate(block.prefix().len());
-        self.full_key.extend_from_slice(entry.suffix);
-        if let Some((directory, _)) = split_full_key(&self.full_key) {
+        self.full_key.set(block.prefix().len(), entry.suffix);
+        if let Some((directory, _)) = split_full_key(self.full_key.get()) {
             self.directory = directory;
         }
         self.commit = Commit(self.segment.meta().identity.last.0 - entry.distance);

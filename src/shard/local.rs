@@ -1,6 +1,7 @@
 //! The local handle: commits and reads on the shard's own thread, with nothing in between.
 
 use super::Core;
+use super::local_scan::LocalScan;
 use super::request::Action;
 use super::sequence::{Sequenced, Slot, Verdict, queue_action};
 use crate::batch::{Batch, OpRef};
@@ -10,9 +11,6 @@ use crate::error::{Error, Result};
 use crate::levels::Commit;
 use crate::options::{Durability, check_within};
 use crate::path::Name;
-use crate::read::pages::Pages;
-use crate::read::scan::{PageReader, Scanner};
-use crate::read::{Page, PageRequest, Walk};
 use crate::view::Frame;
 use bytes::Bytes;
 use std::future::Future;
@@ -22,10 +20,6 @@ use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use tokio::sync::oneshot;
-
-/// The entries of a page that stays on its thread, at most: few, so that they are still in the core's own cache when
-/// they are handed out.
-const PAGE_ENTRIES_MAX: usize = 128;
 
 /// A handle of a shard for tasks on its own thread; see [`Engine::run_on`](crate::Engine::run_on). Cheap to
 /// clone; cannot leave the thread.
@@ -348,6 +342,14 @@ pub struct LocalSnapshot {
 }
 
 impl LocalSnapshot {
+    pub(super) fn core(&self) -> &Rc<Core> {
+        &self.local.core
+    }
+
+    pub(super) fn frame(&self) -> &Frame {
+        &self.frame
+    }
+
     /// The commit it shows.
     pub fn commit(&self) -> Commit {
         self.frame.commit
@@ -402,90 +404,13 @@ impl LocalSnapshot {
     fn scan(self, directory: &Directory, range: RangeOf) -> Result<LocalScan> {
         self.local.check(directory)?;
         range.check()?;
-        let reader = Reader { snapshot: self, name: directory.name().clone(), walks: [None, None] };
-        Ok(LocalScan { scanner: Scanner::new(reader, Pages::new(range, PAGE_ENTRIES_MAX)) })
+        Ok(LocalScan::new(self, directory.name().clone(), range))
     }
 }
 
 impl std::fmt::Debug for LocalSnapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "LocalSnapshot(shard {}, commit {})", self.local.shard(), self.frame.commit)
-    }
-}
-
-/// A scan for tasks on the shard's thread; see [`Scan`](crate::Scan).
-///
-/// It leaves the thread to others now and then, also where it finds everything in memory. Between its pages it
-/// keeps its place in each file that it reads, with what is read ahead there: up to 384 KiB.
-#[must_use = "a scan reads nothing until its next entry is asked for"]
-pub struct LocalScan {
-    scanner: Scanner<Reader>,
-}
-
-/// Reads the pages of a scan.
-struct Reader {
-    snapshot: LocalSnapshot,
-    name: Name,
-    /// From the low end and from the high one.
-    walks: [Option<Walk>; 2],
-}
-
-impl PageReader for Reader {
-    async fn read(&mut self, request: PageRequest) -> Result<Page> {
-        let LocalSnapshot { local, frame } = &self.snapshot;
-        let kept = &mut self.walks[usize::from(request.back)];
-        let read = local.core.page(frame, &self.name, &request, kept.take()).await;
-        let (page, walk) = read.map_err(|error| error.on_shard(local.shard()))?;
-        *kept = walk;
-        Ok(page)
-    }
-}
-
-impl LocalScan {
-    /// At most this many entries from now on, counted as they are handed out, from whichever end.
-    pub fn limit(self, entries: usize) -> Self {
-        LocalScan { scanner: self.scanner.limit(entries) }
-    }
-
-    /// From the high end to the low one.
-    pub fn reverse(self) -> Self {
-        LocalScan { scanner: self.scanner.reverse() }
-    }
-
-    /// The next entry, as key and value.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Damaged`], [`Error::Io`].
-    pub async fn next(&mut self) -> Result<Option<(Bytes, Bytes)>> {
-        self.scanner.step(false).await
-    }
-
-    /// The next entry from the other end. Both ends meet: no entry comes from both.
-    pub async fn next_back(&mut self) -> Result<Option<(Bytes, Bytes)>> {
-        self.scanner.step(true).await
-    }
-
-    /// As [`next`](LocalScan::next), borrowed until the scan goes on: for whoever looks at entries and keeps none, this is the
-    /// faster way.
-    pub async fn next_ref(&mut self) -> Result<Option<(&[u8], &[u8])>> {
-        self.scanner.step_ref(false).await
-    }
-
-    /// As [`next_back`](LocalScan::next_back), borrowed until the scan goes on.
-    pub async fn next_back_ref(&mut self) -> Result<Option<(&[u8], &[u8])>> {
-        self.scanner.step_ref(true).await
-    }
-
-    /// All that is left.
-    pub async fn collect(self) -> Result<Vec<(Bytes, Bytes)>> {
-        self.scanner.collect().await
-    }
-}
-
-impl std::fmt::Debug for LocalScan {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "LocalScan({:?})", self.scanner.reader.name)
     }
 }
 

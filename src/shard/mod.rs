@@ -25,6 +25,7 @@ pub(crate) mod fuzzing;
 pub(crate) mod host;
 pub(crate) mod install;
 pub(crate) mod local;
+pub(crate) mod local_scan;
 pub(crate) mod mailbox;
 pub(crate) mod open;
 pub(crate) mod post;

@@ -264,7 +264,8 @@ impl Core {
         Ok((page, more.then_some(walk)))
     }
 
-    async fn begin_walk(
+    /// See [`Walk::start`].
+    pub(super) async fn begin_walk(
         &self,
         frame: &Frame,
         directory: DirectoryId,
