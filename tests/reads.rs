@@ -161,7 +161,8 @@ fn read(runner: &mut Runner, random: &mut SplitMix64, view: &View, at: Commit, k
             assert_eq!(got.as_ref(), map.get(&key[..]), "{key:?} of {path} at {at}");
         }
         1 => {
-            let keys: Vec<Vec<u8>> = (0..random.below(30)).map(|_| key(random, keys)).collect();
+            let count = if random.chance(10) { 200 } else { 30 };
+            let keys: Vec<Vec<u8>> = (0..random.below(count)).map(|_| key(random, keys)).collect();
             let got = runner.shard.run(view.get_many(&directory, &keys));
             let expected: Vec<Option<Bytes>> = keys.iter().map(|key| map.get(&key[..]).cloned()).collect();
             assert_eq!(got, expected, "{keys:?} of {path} at {at}");

@@ -9,9 +9,9 @@
 //! 3. A short run is sorted by comparing entries. Since each sort is stable, of two that are equal the one
 //!    that was staged later comes later, and that is the one that counts.
 //!
-//! And inserting a few at once, for a table that is read between: [`Memtable::insert_late`] keeps up to [`LATE_MAX`] records
+//! And inserting a few at once, for a table that is read between: [`Memtable::insert_late`] keeps up to [`TOGETHER_MAX`] records
 //! aside, and [`Memtable::catch_up`] puts them in. All of them go down the tree a level at a time, so that the core fetches
-//! the nodes of many while it would wait for those of one.
+//! the nodes of many while it would wait for those of one. So do the keys of [`Memtable::get_each`].
 
 use super::Memtable;
 use super::arena::{Arena, Locator};
@@ -21,8 +21,9 @@ use crate::levels::Commit;
 
 /// Runs up to this long are sorted by comparing entries.
 const RUN_SHORT: usize = 24;
-/// The most records that are kept aside: enough to keep the core's line fill buffers busy.
-const LATE_MAX: usize = 16;
+/// The most records that are kept aside, or keys that are searched for together: enough to keep the core's line fill
+/// buffers busy.
+const TOGETHER_MAX: usize = 16;
 /// The part of a key that a pass sorts by.
 const PART_BYTES: usize = 8;
 
@@ -43,9 +44,41 @@ impl Memtable {
             return self.place(record);
         }
         self.late.push(record);
-        if self.late.len() == LATE_MAX {
+        if self.late.len() == TOGETHER_MAX {
             self.catch_up();
         }
+    }
+
+    /// As [`Memtable::get`], for several keys of a directory: tells what it finds, with the key's place among them.
+    pub fn get_each<'a>(
+        &'a self,
+        directory: DirectoryId,
+        keys: &[&[u8]],
+        at: Commit,
+        mut tell: impl FnMut(usize, Entry<'a>),
+    ) {
+        for (chunk, keys) in keys.chunks(TOGETHER_MAX).enumerate() {
+            let probe = |key| Entry { directory, key, commit: at, value: None };
+            let mut leaves = [self.root; TOGETHER_MAX];
+            let leaves = &mut leaves[..keys.len()];
+            for _ in 0..self.depth {
+                for (node, key) in leaves.iter_mut().zip(keys) {
+                    *node = self.child_of(*node, &probe(key));
+                }
+            }
+            self.touch_leaves(leaves);
+            for (number, (&leaf, key)) in leaves.iter().zip(keys).enumerate() {
+                if let Some(entry) = self.get_in(leaf, &probe(key)) {
+                    tell(chunk * TOGETHER_MAX + number, entry);
+                }
+            }
+        }
+    }
+
+    /// Fetches what a search in leaves looks at into the core's cache.
+    fn touch_leaves(&self, leaves: &[NodeId]) {
+        let touched = leaves.iter().fold(0, |sum, &leaf| sum ^ self.leaves[leaf].slots.touch());
+        std::hint::black_box(touched);
     }
 
     /// Whether records are kept aside.
@@ -57,15 +90,14 @@ impl Memtable {
     /// Puts in what was kept aside.
     pub fn catch_up(&mut self) {
         let mut late = std::mem::take(&mut self.late);
-        let mut leaves = [self.root; LATE_MAX];
-        let leaves = &mut leaves[..late.len().min(LATE_MAX)];
+        let mut leaves = [self.root; TOGETHER_MAX];
+        let leaves = &mut leaves[..late.len().min(TOGETHER_MAX)];
         for _ in 0..self.depth {
             for (node, &record) in leaves.iter_mut().zip(&late) {
                 *node = self.child_of(*node, &self.arena.entry(record));
             }
         }
-        let touched = leaves.iter().fold(0, |sum, &leaf| sum ^ self.leaves[leaf].slots.touch());
-        std::hint::black_box(touched);
+        self.touch_leaves(leaves);
         // A split changes what lies where: those behind it are looked for anew.
         let before = self.leaves.len();
         for (&leaf, &record) in leaves.iter().zip(&late) {
@@ -112,7 +144,7 @@ impl Memtable {
             sort_run(&self.arena, run, PART_BYTES);
         }
         // Neighbours in order lie wherever they were staged: fetched together, they cost about as much as one.
-        for some in staged.chunks(LATE_MAX) {
+        for some in staged.chunks(TOGETHER_MAX) {
             let touched = some.iter().fold(0, |sum, staged| sum ^ self.arena.touch(staged.record));
             std::hint::black_box(touched);
             some.iter().for_each(|staged| self.place(staged.record));

@@ -167,15 +167,20 @@ impl Memtable {
     /// The newest version of a key that is not newer than a commit; of a deleted key, the delete.
     pub fn get(&self, directory: DirectoryId, key: &[u8], at: Commit) -> Option<Entry<'_>> {
         let probe = Entry { directory, key, commit: at, value: None };
-        let leaf = self.descend(&probe, |_, _| {});
+        self.get_in(self.descend(&probe, |_, _| {}), &probe)
+    }
+
+    /// What [`Memtable::get`] is to find, in the leaf whose fences the probe is between.
+    #[inline]
+    fn get_in(&self, leaf: NodeId, probe: &Entry<'_>) -> Option<Entry<'_>> {
         let slots = &self.leaves[leaf].slots;
-        let (slot, _) = slots.find(&self.arena, &probe);
+        let (slot, _) = slots.find(&self.arena, probe);
         // Mostly that is known without a look at the record.
-        if slots.is_of_other_key(slot, &probe) {
+        if slots.is_of_other_key(slot, probe) {
             return None;
         }
         let entry = self.entry(self.position(leaf, slot)?);
-        (entry.directory == directory && entry.key == key).then_some(entry)
+        (entry.directory == probe.directory && entry.key == probe.key).then_some(entry)
     }
 
     /// Whether the table holds any entry of a directory. Costs a search.

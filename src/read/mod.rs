@@ -12,6 +12,7 @@ pub(crate) mod cursor;
 pub(crate) mod merge;
 pub(crate) mod pages;
 pub(crate) mod scan;
+mod together;
 pub(crate) mod walk;
 
 pub(crate) use allowance::Allowance;
@@ -27,7 +28,7 @@ use crate::view::{Frame, Source};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-/// The reads of a batched get that overlap.
+/// The reads of a batched get that overlap, in memory and on the disk.
 const GETS_AT_ONCE: usize = 64;
 
 /// The value of a key, as of the frame's commit.
@@ -88,7 +89,8 @@ async fn in_segment(
     }
 }
 
-/// The values of several keys, as of the frame's commit, in their order. The reads overlap.
+/// The values of several keys, as of the frame's commit, in their order. First all that takes no wait, step by step for all of
+/// them; the reads of the others overlap.
 pub(crate) async fn get_many<K: AsRef<[u8]>>(
     frame: &Frame,
     cache: &BlockCache,
@@ -98,8 +100,17 @@ pub(crate) async fn get_many<K: AsRef<[u8]>>(
     if let [key] = keys {
         return Ok(vec![get(frame, cache, directory, key.as_ref()).await?]);
     }
-    let gets = keys.iter().map(|key| get(frame, cache, directory, key.as_ref()));
-    stream::iter(gets).buffered(GETS_AT_ONCE).try_collect().await
+    let mut values = Vec::with_capacity(keys.len());
+    let mut unknown = Vec::new();
+    for keys in keys.chunks(GETS_AT_ONCE) {
+        together::get_now(frame, cache, directory, keys, &mut values, &mut unknown);
+    }
+    if !unknown.is_empty() {
+        let gets = unknown.iter().map(|&at| get(frame, cache, directory, keys[at].as_ref()));
+        let read: Vec<_> = stream::iter(gets).buffered(GETS_AT_ONCE).try_collect().await?;
+        unknown.iter().zip(read).for_each(|(&at, value)| values[at] = value);
+    }
+    Ok(values)
 }
 
 /// The number that the catalog holds for a name under a directory, as of the frame's commit.

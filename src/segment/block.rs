@@ -265,8 +265,12 @@ struct Slot {
     start: u32,
 }
 
-/// The slots of one line of the processor's cache.
-const SLOTS_A_LINE: usize = 64 / size_of::<Slot>();
+/// A line of the processor's cache.
+const LINE_BYTES: usize = 64;
+/// So many bytes of an entry are fetched ahead: all of a short one, and the lines in front of a long one's value.
+const ENTRY_BYTES_TOUCHED: usize = 3 * LINE_BYTES;
+/// The slots of one line.
+const SLOTS_A_LINE: usize = LINE_BYTES / size_of::<Slot>();
 
 /// How many slots have a lower head. Each line is looked at in one place, and then one line in all its places: the loads do
 /// not wait for each other, as those of a binary search do, so that lines that are not in the cache come all at once.
@@ -480,6 +484,13 @@ impl Block {
         RawEntry::decode(bytes).unwrap_or_default()
     }
 
+    /// Fetches what a search among its entries looks at first into the core's cache.
+    #[inline]
+    pub(crate) fn touch_slots(&self) -> u32 {
+        let heads = self.slots.iter().step_by(SLOTS_A_LINE).fold(0, |sum, slot| sum ^ slot.head);
+        heads ^ self.payload.first().map_or(0, |&byte| u32::from(byte))
+    }
+
     /// Entry `at`, and where its value lies for [`Block::slice`].
     #[inline]
     pub(crate) fn entry_and_range(&self, at: usize) -> (RawEntry<'_>, Range<usize>) {
@@ -499,19 +510,37 @@ impl Block {
         self.payload.slice_ref(self.entry(at).value)
     }
 
-    /// How many entries lie before the target, or, `inclusive`, at or before it.
+    /// What is left of a target behind the block's prefix, in two pieces; or where all entries lie: before it or behind.
     #[inline]
-    pub(crate) fn rank(&self, target: &Target<'_>, inclusive: bool) -> usize {
-        // First the prefix, for all entries at once; what is left of the target is `head` then `tail`.
+    fn behind_prefix<'a>(&self, target: &'a Target<'_>) -> Result<(&'a [u8], &'a [u8]), Ordering> {
         let prefix = self.prefix();
         let (front, rest) = prefix.split_at(prefix.len().min(DIRECTORY_BYTES));
         let (directory, head) = target.directory.split_at(front.len());
         let (key, tail) = target.key.split_at(target.key.len().min(rest.len()));
         match front.cmp(directory).then_with(|| rest.cmp(key)) {
-            Ordering::Less => return self.count(),
-            Ordering::Greater => return 0,
-            Ordering::Equal => {}
+            Ordering::Equal => Ok((head, tail)),
+            order => Err(order),
         }
+    }
+
+    /// Fetches the entry that a search for the target most likely looks at into the core's cache.
+    #[inline]
+    pub(crate) fn touch_entry(&self, target: &Target<'_>) -> u8 {
+        let Ok((head, tail)) = self.behind_prefix(target) else { return 0 };
+        let start = self.offset(count_below(&self.slots, head_of(head, tail)));
+        let bytes = self.payload.get(start..).unwrap_or_default();
+        bytes.iter().take(ENTRY_BYTES_TOUCHED).step_by(LINE_BYTES).fold(0, |sum, &byte| sum ^ byte)
+    }
+
+    /// How many entries lie before the target, or, `inclusive`, at or before it.
+    #[inline]
+    pub(crate) fn rank(&self, target: &Target<'_>, inclusive: bool) -> usize {
+        // First the prefix, for all entries at once; what is left of the target is `head` then `tail`.
+        let (head, tail) = match self.behind_prefix(target) {
+            Ok(pieces) => pieces,
+            Err(Ordering::Less) => return self.count(),
+            Err(_) => return 0,
+        };
         let goal = head_of(head, tail);
         let mut low = count_below(&self.slots, goal);
         let equal = |slot: &Slot| slot.head == goal;

@@ -26,6 +26,7 @@ mod file;
 mod filter;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
+mod many;
 mod meta;
 mod reader;
 mod verify;
@@ -44,6 +45,7 @@ mod tests;
 pub(crate) use block::Block;
 pub(crate) use cursor::SegmentCursor;
 pub(crate) use filter::{Filter, key_hash};
+pub(crate) use many::{Answered, Wanted, get_each_now};
 pub(crate) use meta::{SegmentIdentity, SegmentMeta, SegmentOptions};
 pub(crate) use reader::{Found, Segment, VALUE_SHARED_BYTES_MIN};
 pub(crate) use writer::SegmentWriter;

@@ -225,7 +225,7 @@ impl Segment {
 
     /// What a point read looks for, in the only block that can hold it.
     #[inline]
-    fn found_in(&self, data: &Block, target: &Target<'_>) -> Option<Found> {
+    pub(super) fn found_in(&self, data: &Block, target: &Target<'_>) -> Option<Found> {
         let slot = data.find(target)?;
         let entry = data.entry(slot);
         let value = entry.is_put.then(|| {
@@ -260,7 +260,7 @@ impl Segment {
 
     /// The filter at a place of the index (`None`: the root's), if it is in memory.
     #[inline]
-    fn filter_now(&self, cache: &BlockCache, above: Option<&Step>) -> Option<Rc<Filter>> {
+    pub(super) fn filter_now(&self, cache: &BlockCache, above: Option<&Step>) -> Option<Rc<Filter>> {
         let ptr = || above.map_or(self.meta.root, Step::child).filter;
         let (children, at) = above.map_or((&self.root, 0), |step| (step.block.children(), step.at));
         if let Some(filter) = children.filter(at) {

@@ -1,0 +1,91 @@
+//! Reads of several keys that are in memory: source by source, and in each step by step, for all of them.
+//!
+//! See [`Memtable::get_each`](crate::memtable::Memtable::get_each) and [`get_each_now`].
+
+use crate::cache::BlockCache;
+use crate::entry::DirectoryId;
+use crate::segment::{Answered, Segment, Wanted, get_each_now, key_hash};
+use crate::table::Table;
+use crate::view::{Frame, Source};
+use bytes::Bytes;
+
+/// Keys that are looked for, and what is known of them.
+struct Search<'a> {
+    frame: &'a Frame,
+    cache: &'a BlockCache,
+    directory: DirectoryId,
+    /// The keys that no source has answered so far, and their places among all values.
+    open: Vec<Wanted<'a>>,
+    places: Vec<usize>,
+    values: &'a mut Vec<Option<Bytes>>,
+    unknown: &'a mut Vec<usize>,
+}
+
+/// Appends the values of keys, in their order; with it, to `unknown`, the places of values that have to be read.
+pub(super) fn get_now<K: AsRef<[u8]>>(
+    frame: &Frame,
+    cache: &BlockCache,
+    directory: DirectoryId,
+    keys: &[K],
+    values: &mut Vec<Option<Bytes>>,
+    unknown: &mut Vec<usize>,
+) {
+    let first = values.len();
+    values.resize(first + keys.len(), None);
+    let wanted = keys.iter().map(|key| {
+        let key = key.as_ref();
+        Wanted { key, hash: key_hash(directory, key) }
+    });
+    let (open, places) = (wanted.collect(), (first..first + keys.len()).collect());
+    let mut search = Search { frame, cache, directory, open, places, values, unknown };
+    search.table(&frame.active);
+    for source in &frame.view.sources {
+        if search.open.is_empty() {
+            return;
+        }
+        match source {
+            _ if source.span().after >= frame.commit => {}
+            Source::Table(table) => search.table(table),
+            Source::Segment(segment) => search.segments(|_| Some(segment)),
+        }
+    }
+    search.segments(|key| frame.view.part_of(directory, key).map(|part| &*part.segment));
+}
+
+impl<'a> Search<'a> {
+    fn table(&mut self, table: &Table) {
+        let keys: Vec<&[u8]> = self.open.iter().map(|wanted| wanted.key).collect();
+        let mut answered = vec![false; keys.len()];
+        table.with(|memtable| {
+            memtable.get_each(self.directory, &keys, self.frame.commit, |number, entry| {
+                answered[number] = true;
+                self.values[self.places[number]] = entry.value.map(Bytes::copy_from_slice);
+            });
+        });
+        self.close(&answered);
+    }
+
+    /// Asks for each key the segment that can hold it, if there is one.
+    fn segments(&mut self, segment_of: impl Fn(&[u8]) -> Option<&'a Segment>) {
+        let answers = get_each_now(self.cache, self.directory, &self.open, self.frame.commit, segment_of);
+        let answered: Vec<bool> = answers.iter().map(|answer| *answer != Answered::Absent).collect();
+        for (answer, &place) in answers.into_iter().zip(&self.places) {
+            match answer {
+                Answered::Absent => {}
+                Answered::Found(found) => self.values[place] = found.value,
+                Answered::Unknown => self.unknown.push(place),
+            }
+        }
+        self.close(&answered);
+    }
+
+    /// Takes out the keys that were answered.
+    fn close(&mut self, answered: &[bool]) {
+        if answered.contains(&true) {
+            let mut flags = answered.iter();
+            self.open.retain(|_| !flags.next().is_some_and(|&answered| answered));
+            let mut flags = answered.iter();
+            self.places.retain(|_| !flags.next().is_some_and(|&answered| answered));
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Point reads of several keys together, where all that they need is in memory.
+//!
+//! A read alone waits for memory again and again: for the filter, the block, its slots, the entry. Reads that go
+//! step by step, each step for all of them, wait for all of their lines at once (Chen, Ailamaki, Gibbons and Mowry,
+//! "Improving Hash Join Performance through Prefetching", ICDE 2004: group prefetching).
+
+use super::block::{Block, BlockKind, Target};
+use super::reader::{Found, Segment, Step};
+use crate::cache::BlockCache;
+use crate::entry::DirectoryId;
+use crate::levels::Commit;
+use std::hint::black_box;
+use std::rc::Rc;
+
+/// A key that is looked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) key: &'a [u8],
+    /// [`super::key_hash`] of its directory and it.
+    pub(crate) hash: u64,
+}
+
+/// What a segment says about a key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Answered {
+    /// It holds no version.
+    Absent,
+    /// It holds this one.
+    Found(Found),
+    /// That takes a look at the disk.
+    Unknown,
+}
+
+/// A key on its way down.
+struct Way<'a> {
+    /// Its place among the keys.
+    number: usize,
+    segment: &'a Segment,
+    target: Target<'a>,
+    /// The last index block and the child taken there; none above the root.
+    above: Option<Step>,
+    data: Option<Rc<Block>>,
+}
+
+/// As [`Segment::get_now`], for several keys of a directory, each in the segment that is to be asked for it, if there is
+/// one. The answers are in the order of the keys.
+pub(crate) fn get_each_now<'a>(
+    cache: &BlockCache,
+    directory: DirectoryId,
+    keys: &[Wanted<'a>],
+    at: Commit,
+    segment_of: impl Fn(&[u8]) -> Option<&'a Segment>,
+) -> Vec<Answered> {
+    let mut answers = vec![Answered::Absent; keys.len()];
+    let mut ways = Vec::with_capacity(keys.len());
+    for (number, wanted) in keys.iter().enumerate() {
+        let segment = segment_of(wanted.key)
+            .filter(|segment| segment.meta().identity.first <= at && segment.in_range(directory, wanted.key));
+        let Some(segment) = segment else { continue };
+        match segment.may_have_directory_now(cache, directory) {
+            Some(false) => {}
+            Some(true) => {
+                let target = Target::new(directory, wanted.key, segment.distance(at));
+                ways.push(Way { number, segment, target, above: None, data: None });
+            }
+            None => answers[number] = Answered::Unknown,
+        }
+    }
+    let depth = |way: &Way<'_>| way.segment.meta().depth;
+    for level in 1..ways.iter().map(depth).max().unwrap_or(1) {
+        ways.retain_mut(|way| level >= depth(way) || way.go_down(cache, BlockKind::Node, &mut answers));
+    }
+    // Most segments hold few of the keys: this asks for one line of each key's filter.
+    ways.retain(|way| match way.segment.filter_now(cache, way.above.as_ref()) {
+        Some(filter) => filter.may_contain(keys[way.number].hash),
+        None => way.ends_unknown(&mut answers),
+    });
+    ways.retain_mut(|way| way.go_down(cache, BlockKind::Leaf, &mut answers));
+    ways.retain_mut(|way| {
+        way.data = way.segment.child_now(cache, way.above.as_ref(), BlockKind::Data);
+        way.data.is_some() || way.ends_unknown(&mut answers)
+    });
+    let blocks = ways.iter().filter_map(|way| way.data.as_deref());
+    black_box(blocks.fold(0, |sum, block| sum ^ block.touch_slots()));
+    let found = ways.iter().filter_map(|way| Some(way.data.as_ref()?.touch_entry(&way.target)));
+    black_box(found.fold(0, |sum, byte| sum ^ byte));
+    for way in &ways {
+        if let Some(found) = way.data.as_deref().and_then(|block| way.segment.found_in(block, &way.target)) {
+            answers[way.number] = Answered::Found(found);
+        }
+    }
+    answers
+}
+
+impl Way<'_> {
+    /// One index block further down; false where that ends the way.
+    #[inline]
+    fn go_down(&mut self, cache: &BlockCache, kind: BlockKind, answers: &mut [Answered]) -> bool {
+        let Some(block) = self.segment.child_now(cache, self.above.as_ref(), kind) else {
+            return self.ends_unknown(answers);
+        };
+        let child = block.child_of(&self.target);
+        self.above = child.map(|at| Step { block, at });
+        child.is_some()
+    }
+
+    /// What is next on the way is not in memory.
+    fn ends_unknown(&self, answers: &mut [Answered]) -> bool {
+        answers[self.number] = Answered::Unknown;
+        false
+    }
+}
