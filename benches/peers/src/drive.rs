@@ -6,7 +6,7 @@
 
 use crate::engines::{Result, Store, View};
 use crate::measure::{Measured, Recorder, Times, Window, interrupted};
-use crate::ops::{Data, Ops, Slots, Work};
+use crate::ops::{Data, Ops, Slots, Work, lost};
 use crate::shared::key::Key;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -42,6 +42,38 @@ pub(crate) fn closed(store: &dyn Store, spec: &Spec, threads: u32, times: Times)
             started = ended;
         }
         client.drain()?;
+        Ok(recorder)
+    })
+}
+
+/// A closed loop of so many threads, each of which reads so many keys in a call.
+pub(crate) fn closed_together(
+    store: &dyn Store,
+    spec: &Spec,
+    threads: u32,
+    together: u32,
+    times: Times,
+) -> Result<Measured> {
+    let window = Window::now(times);
+    on_threads(threads, |thread| {
+        let mut client = store.client(spec.view)?;
+        let mut ops = Ops::new(&spec.data, spec.work, Slots::ALL, thread).limited(spec.each);
+        let mut recorder = Recorder::new(window);
+        let mut started = Instant::now();
+        while !window.over(started) && ops.more() {
+            let (slots, keys) = ops.next_gets(together)?;
+            let (mut wrong, mut place) = (None, slots.iter());
+            let found = client.get_many(&keys, &mut |value| {
+                wrong = wrong.or(place.next().copied().filter(|&slot| !ops.right(slot, value)));
+            })?;
+            // Where one is missing, those behind it are taken for wrong ones, too.
+            if let Some(slot) = wrong.or(slots.get(found).copied()) {
+                return Err(lost(slot));
+            }
+            let ended = Instant::now();
+            keys.iter().for_each(|_| recorder.record(started, ended));
+            started = ended;
+        }
         Ok(recorder)
     })
 }

@@ -8,7 +8,7 @@ use crate::drive::Spec;
 use crate::engines::quipu::Quipu;
 use crate::engines::{Failure, Result};
 use crate::measure::{Measured, Recorder, Times, Window, interrupted};
-use crate::ops::{Data, Op, Ops, Slots, lost};
+use crate::ops::{Data, Op, Ops, Slots, look_at, lost};
 use crate::shared::timer::Timer;
 use quipu::{Batch, Directory, Engine, Local, LocalCommit, Result as Quipus};
 use std::cell::{Cell, RefCell};
@@ -37,7 +37,7 @@ trait Way: 'static {
     async fn commit(&self, batch: Batch) -> Quipus<()>;
     /// Reads a value and looks at it.
     async fn get(&self, directory: &Directory, key: &[u8], seen: impl FnOnce(&[u8]) -> bool) -> Quipus<bool>;
-    /// Reads values from a key on; how many bytes they have.
+    /// Reads values from a key on and looks at each; how many there are.
     async fn scan(&self, directory: &Directory, from: &[u8], limit: usize) -> Quipus<usize>;
 }
 
@@ -59,11 +59,12 @@ impl Way for OnCore {
 
     async fn scan(&self, directory: &Directory, from: &[u8], limit: usize) -> Quipus<usize> {
         let mut scan = self.0.range(directory, from..)?.limit(limit);
-        let mut bytes = 0;
+        let mut found = 0;
         while let Some((_, value)) = scan.next_ref().await? {
-            bytes += value.len();
+            look_at(value);
+            found += 1;
         }
-        Ok(bytes)
+        Ok(found)
     }
 }
 
@@ -85,11 +86,12 @@ impl Way for Remote {
 
     async fn scan(&self, directory: &Directory, from: &[u8], limit: usize) -> Quipus<usize> {
         let mut scan = directory.range(from..).limit(limit);
-        let mut bytes = 0;
+        let mut found = 0;
         while let Some((_, value)) = scan.next_ref().await? {
-            bytes += value.len();
+            look_at(value);
+            found += 1;
         }
-        Ok(bytes)
+        Ok(found)
     }
 }
 
@@ -262,6 +264,32 @@ pub(crate) fn on_core_pipelined(
             started = Instant::now();
             place.recorder.borrow_mut().record(intended, started);
         }
+    })
+}
+
+/// A closed loop of reads on the cores: one task on each shard reads so many keys in a call, as a service does that takes its
+/// requests from one queue.
+pub(crate) fn on_core_together(quipu: &Quipu, spec: &Spec, together: u32, times: Times) -> Result<Measured> {
+    let window = Window::now(times);
+    on_each_place(quipu, spec, usize::MAX, window, async move |place: Place| {
+        let mut ops = place.ops(0);
+        let mut started = Instant::now();
+        while !window.over(started) && ops.more() {
+            let (slots, keys) = ops.next_gets(together)?;
+            let values = place.local.get_many(&place.directory, &keys).await?;
+            for (&slot, value) in slots.iter().zip(&values) {
+                if !value.as_ref().is_some_and(|value| ops.right(slot, value)) {
+                    return Err(lost(slot));
+                }
+            }
+            let ended = Instant::now();
+            let mut recorder = place.recorder.borrow_mut();
+            keys.iter().for_each(|_| recorder.record(started, ended));
+            drop(recorder);
+            tokio::task::yield_now().await;
+            started = Instant::now();
+        }
+        Ok(())
     })
 }
 

@@ -8,6 +8,7 @@ use crate::shared::draw::{KeyDistribution, KeyDraw};
 use crate::shared::key::{Key, Shape, ValueBytes};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
+use std::hint::black_box;
 
 /// Bytes of every key.
 pub(crate) const KEY_BYTES: u32 = 24;
@@ -164,6 +165,17 @@ impl Ops {
         }
     }
 
+    /// The next so many reads: their slots and keys.
+    pub(crate) fn next_gets(&mut self, count: u32) -> Result<(Vec<u32>, Vec<Key>)> {
+        let mut slots = Vec::with_capacity(count as usize);
+        while slots.len() < count as usize && self.more() {
+            let Op::Get(slot) = self.next() else { return Err("these clients read single keys only".into()) };
+            slots.push(slot);
+        }
+        let keys = slots.iter().map(|&slot| self.key(slot)).collect();
+        Ok((slots, keys))
+    }
+
     fn next_put(&mut self) -> Op {
         let slot = self.slot();
         let version = self.rng.next_u32();
@@ -206,13 +218,19 @@ impl Ops {
                 if found && right { Ok(()) } else { Err(lost(slot)) }
             }
             Op::Scan(slot, limit) => {
-                let mut bytes = 0;
                 let key = self.key(slot);
-                let found = client.scan(key.as_ref(), limit as usize, &mut |value| bytes += value.len())?;
-                if found > 0 && bytes > 0 { Ok(()) } else { Err(lost(slot)) }
+                let found = client.scan(key.as_ref(), limit as usize, &mut look_at)?;
+                if found > 0 { Ok(()) } else { Err(lost(slot)) }
             }
         }
     }
+}
+
+/// Looks at a value that a scan has found, from its first byte to its last, as whoever wants it would.
+pub(crate) fn look_at(value: &[u8]) {
+    let (words, rest) = value.as_chunks();
+    let sum = words.iter().fold(0, |sum, &word| sum ^ u64::from_ne_bytes(word));
+    black_box(rest.iter().fold(sum, |sum, &byte| sum ^ u64::from(byte)));
 }
 
 /// What is said where a read does not find what was written.

@@ -108,6 +108,10 @@ pub(crate) enum Clients {
     OnCore(u32),
     /// One task on each core of Quipu that keeps so many commits in flight.
     Pipelined(u32),
+    /// Plain threads, each of which reads so many keys in a call.
+    ThreadsTogether(u32, u32),
+    /// One task on each core of Quipu that reads so many keys in a call.
+    OnCoreTogether(u32),
     /// Tasks on one core of Quipu.
     OnOneCore(u32),
     /// Async tasks, so many in all, on so many other threads.
@@ -118,6 +122,15 @@ impl Clients {
     /// Plain threads whose reads see the newest commit.
     pub(crate) fn threads(threads: u32) -> Clients {
         Clients::Threads(threads, View::Newest)
+    }
+
+    /// Whether they can do this work.
+    pub(crate) fn can_do(&self, work: Work) -> bool {
+        match self {
+            Clients::ThreadsTogether(..) | Clients::OnCoreTogether(_) => work == Work::Get,
+            Clients::Pipelined(_) => work == Work::Put,
+            _ => true,
+        }
     }
 
     /// Runs them for some time.
@@ -142,6 +155,12 @@ impl Clients {
             Clients::Pipelined(each) => {
                 native::on_core_pipelined(quipu()?, &spec(View::Newest), *each, times)
             }
+            Clients::ThreadsTogether(threads, together) => {
+                drive::closed_together(store, &spec(View::Newest), *threads, *together, times)
+            }
+            Clients::OnCoreTogether(together) => {
+                native::on_core_together(quipu()?, &spec(View::Newest), *together, times)
+            }
             Clients::OnOneCore(each) => native::on_core(quipu()?, &spec(View::Newest), *each, 1, times),
             Clients::Async(in_flight, threads) => {
                 native::async_tasks(quipu()?, &spec(View::Newest), *in_flight, *threads, times)
@@ -160,6 +179,12 @@ impl fmt::Display for Clients {
             }
             Clients::OnCore(each) => write!(f, "on-core, {each} in flight on each shard"),
             Clients::Pipelined(each) => write!(f, "on-core, {each} in flight from one task on each shard"),
+            Clients::ThreadsTogether(threads, together) => {
+                write!(f, "{threads} threads, {together} keys a call")
+            }
+            Clients::OnCoreTogether(together) => {
+                write!(f, "on-core, one task on each shard, {together} keys a call")
+            }
             Clients::OnOneCore(each) => write!(f, "on-core, {each} in flight on one shard"),
             Clients::Async(in_flight, threads) => {
                 write!(
@@ -269,7 +294,8 @@ pub(crate) fn compare(bench: &Bench, comparison: &Comparison<'_>) -> Result<Outc
                 touch(&*store, data)?;
             }
             for (work, measured) in works.iter().zip(&mut measured) {
-                for (clients, measured) in entrant.clients.iter().zip(&mut measured[number]) {
+                let each = entrant.clients.iter().zip(&mut measured[number]);
+                for (clients, measured) in each.filter(|(clients, _)| clients.can_do(*work)) {
                     let got = clients.run(&*store, data, *work, *times)?;
                     say(&format!(
                         "  {:<28} {:<44} {:>12}  p50 {:>8}  p99.9 {:>8}  stolen {:>2.0} %",

@@ -17,6 +17,7 @@ pub(crate) mod rocksdb;
 #[cfg(test)]
 mod tests;
 
+use crate::shared::key::Key;
 use clap::ValueEnum;
 use serde::Serialize;
 use std::fmt;
@@ -98,6 +99,11 @@ impl Kind {
     /// Whether it can keep commits back in its own memory for a bounded time before the system gets them.
     pub(crate) fn can_hold_back(self) -> bool {
         matches!(self, Kind::Rocksdb | Kind::Fjall)
+    }
+
+    /// Whether it reads several keys in one call faster than one after another, for a peer's client.
+    pub(crate) fn can_read_together(self) -> bool {
+        self == Kind::Rocksdb
     }
 
     /// Whether a client may keep one read transaction open over many reads, and gains by it.
@@ -199,6 +205,14 @@ pub(crate) trait Client {
     fn remove(&mut self, keys: &mut dyn Iterator<Item = &[u8]>) -> Result<()>;
     /// Reads a key; whether it was there.
     fn get(&mut self, key: &[u8], seen: Seen<'_>) -> Result<bool>;
+    /// Reads several keys together; `seen` is told of those that are there, in their order. How many those are.
+    fn get_many(&mut self, keys: &[Key], seen: Seen<'_>) -> Result<usize> {
+        let mut found = 0;
+        for key in keys {
+            found += usize::from(self.get(key.as_ref(), seen)?);
+        }
+        Ok(found)
+    }
     /// Reads the first `limit` values from a key on; how many there were.
     fn scan(&mut self, from: &[u8], limit: usize, seen: Seen<'_>) -> Result<usize>;
     /// Waits for whatever this client has sent and not waited for.

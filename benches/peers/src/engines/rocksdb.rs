@@ -6,6 +6,7 @@
 //! since the values do not compress.
 
 use super::{Client, Durability, Purpose, Result, Seen, Settings, Setup, Store, View, settings};
+use crate::shared::key::Key;
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompressionType, FlushOptions, Options, ReadOptions,
     WaitForCompactOptions, WriteBatch, WriteOptions,
@@ -184,6 +185,17 @@ impl Client for RocksClient<'_> {
     fn get(&mut self, key: &[u8], seen: Seen<'_>) -> Result<bool> {
         let value = self.db.get_pinned(key)?;
         Ok(value.map(|value| seen(&value)).is_some())
+    }
+
+    fn get_many(&mut self, keys: &[Key], seen: Seen<'_>) -> Result<usize> {
+        let mut found = 0;
+        for value in self.db.multi_get(keys) {
+            if let Some(value) = value? {
+                seen(&value);
+                found += 1;
+            }
+        }
+        Ok(found)
     }
 
     fn scan(&mut self, from: &[u8], limit: usize, seen: Seen<'_>) -> Result<usize> {

@@ -11,6 +11,8 @@ use std::collections::BTreeSet;
 
 /// Entries of a scan.
 const SCAN: u32 = 100;
+/// Keys that are read in one call, where an engine has such a call.
+const TOGETHER: u32 = 64;
 /// Cold reads in flight on each thread or shard.
 const COLD_IN_FLIGHT: u32 = 64;
 /// Threads of the floor, a ring each: as many as Quipu has shards on two cores.
@@ -23,7 +25,12 @@ pub(crate) fn cached(bench: &Bench, wanted: &BTreeSet<u32>) -> Result<Vec<Row>> 
     let cache_bytes = (data.bytes() * 4).max(256 << 20);
     let mut entrants = Vec::new();
     if bench.has(Kind::Quipu) {
-        let clients = vec![Clients::OnCore(1), Clients::OnCore(8), Clients::Async(64, 1)];
+        let clients = vec![
+            Clients::OnCore(1),
+            Clients::OnCore(8),
+            Clients::OnCoreTogether(TOGETHER),
+            Clients::Async(64, 1),
+        ];
         entrants.push(Entrant::new(Kind::Quipu, Durability::Synced, clients));
     }
     for kind in bench.peers() {
@@ -31,6 +38,9 @@ pub(crate) fn cached(bench: &Bench, wanted: &BTreeSet<u32>) -> Result<Vec<Row>> 
         if kind.can_hold_view() {
             let held: &[u32] = bench.scale.pick(&[1, 2, 8], &[2]);
             clients.extend(held.iter().map(|&threads| Clients::Threads(threads, View::Held)));
+        }
+        if kind.can_read_together() {
+            clients.push(Clients::ThreadsTogether(2, TOGETHER));
         }
         entrants.push(Entrant::new(kind, Durability::Synced, clients));
     }
