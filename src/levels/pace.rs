@@ -1,28 +1,31 @@
 //! Pace: how much of the merges in flight must be done by a commit.
 //!
 //! 1. A carry of level v, due at n, has a *schedule*: a straight line from nothing before n to all of its work after
-//!    a quarter of a window of level v. Its deadline is at least a whole window later. A fold has three quarters of the time
-//!    that the base rests. The rest is slack, for installing it and for slow disks. (A fold is most of the work, so it gets most
-//!    of the time: over half of it, as it was once, it took half as much again of the core while it ran, and clients that
-//!    had been served in time until then were not. Stretching all other schedules to half of the way to the deadline lowers the peak of the
+//!    a quarter of a window of level v. Its deadline is at least a whole window later. The rest is slack, for installing it
+//!    and for slow disks. (Stretching the schedules to half of the way to the deadline lowers the peak of the
 //!    work, but keeps the inputs of many carries live at once. Simulated with commits of s bytes, most work a
 //!    commit and most live segments: divisor 4, 5 levels: 9s and 21, stretched 7s and 35, where the digits' bound is
 //!    15; divisor 8, 5 levels: 17s and 63, stretched 10s and 113, digits' bound 35.)
-//! 2. What a shard *owes* after a commit is the sum of all schedules there, less all work done. It is paid between
+//! 2. A fold has seven eighths of the time that the base rests, and in it gives way to the other carries: the straight line is
+//!    that of its work *and* what they are expected to merge beside it, and its own share is what they leave of that.
+//!    So the rate of all work is one and the same for as long as a fold is under way, which is most of the time. Should they
+//!    merge more than expected, the fold starts at the latest where twice the even rate is enough.
+//! 3. What a shard *owes* after a commit is the sum of all schedules there, less all work done. It is paid between
 //!    commits, to the carry whose schedule ends first. A carry that is done early stays in the account until its
 //!    schedule ends: what it got too early, others got too late, and the sum is what keeps the rate even.
 //!    (Earliest end first meets every end that any order can meet, so also those of the straight lines.)
-//! 3. A commit is *admitted* while no more is owed than would be if each schedule were late by its own length,
-//!    or by its slack if that is less, and never at or past the deadline of a carry that is not installed.
+//! 4. A commit is *admitted* while no more is owed than would be if each schedule were late by its own length,
+//!    or by its slack if that is less (a fold: if it started as late as it can), and never at or past the deadline of a carry
+//!    that is not installed.
 //!
 //! Promises:
 //!
 //! - With commits of s bytes, one commit adds at most [`work_bound`] to what is owed. A carry of level v has `D^v·s` bytes,
 //!   so its schedule rises by 4s a commit, and is over before the next carry of level v. For D up to 4 it is
-//!   over before the first carry of level v-1 after it, so every other level is active at most. A fold of c commits
-//!   has a base of at most `T·c·s` bytes and a window of `c·s`; the base rests for three quarters of c, or `D^b`, which is
-//!   more than c/2; the schedule is three quarters of that: 8s(T + 1)/3. (Where the base's level falls to b, base and
-//!   window together have at most `T·D^b·s`, and c is at least `D^b`: less.)
+//!   over before the first carry of level v-1 after it, so every other level is active at most. A fold of b bytes lets the base
+//!   rest for the commits of `b/ratio` bytes or a window of the base's level, which hold at least `b/(ratio + 1)`; at twice the
+//!   even rate over seven eighths of that it rises by 16s(ratio + 1)/7 a commit, and at the even rate, with what is
+//!   merged beside it, by less.
 //! - Paid after every commit, live segments stay below twice the digits' bound, (D - 1) a level, for up to 6
 //!   levels from the flush level up with D up to 4 (10^9 keys have 5), 5 levels with D up to 8, 4 above. With more
 //!   levels, the inputs of a carry, of one two levels below, and so on, may be live at once, and that sum grows
@@ -50,6 +53,10 @@ pub struct Work {
     pub done_bytes: u64,
     /// Whether its output is installed.
     pub installed: bool,
+    /// Of a fold: what other carries that fall due from its start on are expected to merge during its schedule, in bytes.
+    pub beside_bytes: u64,
+    /// Of a fold: the work of those that were settled already.
+    settled_bytes: u64,
 }
 
 impl Work {
@@ -58,20 +65,41 @@ impl Work {
         Commit(self.start.0 + self.schedule)
     }
 
-    /// What must be done of it between commits `n` and `n + 1`, in bytes since its start.
-    pub fn scheduled_bytes(&self, n: Commit) -> u64 {
+    fn is_fold(&self) -> bool {
+        matches!(self.carry, Carry::Fold { .. })
+    }
+
+    /// How far a straight line of `bytes` over its schedule has come between commits `n` and `n + 1`.
+    fn line(&self, n: Commit, bytes: u64) -> u64 {
         let (steps, of) = (n.next().0.saturating_sub(self.start.0), self.schedule);
         if steps >= of {
-            return self.total_bytes;
+            return bytes;
         }
-        let bytes = (u128::from(self.total_bytes) * u128::from(steps)).div_ceil(u128::from(of));
-        bytes as u64 // At most `total_bytes`.
+        let bytes = (u128::from(bytes) * u128::from(steps)).div_ceil(u128::from(of));
+        bytes as u64 // At most `bytes`.
+    }
+
+    /// What must be done of it between commits `n` and `n + 1`, in bytes since its start, where nothing is done beside it.
+    pub fn scheduled_bytes(&self, n: Commit) -> u64 {
+        self.line(n, self.total_bytes)
+    }
+
+    /// Of a fold: as [`Work::scheduled_bytes`], where the schedules of others say `beside` since its start.
+    fn scheduled_beside(&self, n: Commit, beside: u64) -> u64 {
+        let left = self.line(n, self.total_bytes.saturating_add(self.beside_bytes)).saturating_sub(beside);
+        left.clamp(self.latest(n), self.total_bytes)
+    }
+
+    /// Of a fold: what must be done of it where it started as late as twice the even rate allows.
+    fn latest(&self, n: Commit) -> u64 {
+        (2 * u128::from(self.line(n, self.total_bytes))).saturating_sub(self.total_bytes.into()) as u64 // At most `total_bytes`.
     }
 
     /// What must at the least be done of it before commit `n` is sequenced: its schedule, late by its length or slack.
     fn required_bytes(&self, n: Commit) -> u64 {
         let late = self.schedule.min(self.deadline.0.saturating_sub(self.end().0));
-        n.0.checked_sub(late + 1).map_or(0, |late| self.scheduled_bytes(Commit(late)))
+        let Some(at) = n.0.checked_sub(late + 1).map(Commit) else { return 0 };
+        if self.is_fold() { self.latest(at) } else { self.scheduled_bytes(at) }
     }
 }
 
@@ -88,9 +116,16 @@ impl Pace {
         Pace::default()
     }
 
-    /// Puts a carry into the account, whose inputs have `total_bytes`. `now` is the newest commit (the carry's own, or a
-    /// later one after a restart, which leaves it less time), `shape` the shape after it.
-    pub fn begin(&mut self, shape: &Shape, carry: Carry, now: Commit, total_bytes: u64) {
+    /// Puts a carry into the account, whose inputs have `total_bytes`, `fresh_bytes` of them in no base. `now` is the newest
+    /// commit (the carry's own, or a later one after a restart, which leaves it less time), `shape` the shape after it.
+    pub fn begin(
+        &mut self,
+        shape: &Shape,
+        carry: Carry,
+        now: Commit,
+        total_bytes: u64,
+        fresh_bytes: u64,
+    ) {
         let (due, deadline) = (carry.due(), shape.deadline(carry, now));
         debug_assert!(due <= now && now < deadline);
         debug_assert!(
@@ -98,9 +133,12 @@ impl Pace {
             "carries begin in the order of their commits"
         );
         let left = deadline.0 - now.0;
-        let schedule = match carry {
-            Carry::Fold { .. } => left - left / 4,
-            Carry::Segment(window) => window.span().count().div_ceil(4).min(left.div_ceil(2)),
+        let (schedule, beside_bytes) = match carry {
+            Carry::Fold { from, to } => {
+                let schedule = left - left / 8;
+                (schedule, beside_fold(shape, fresh_bytes, to.0 - from.0, schedule))
+            }
+            Carry::Segment(window) => (window.span().count().div_ceil(4).min(left.div_ceil(2)), 0),
         };
         self.works.push(Work {
             carry,
@@ -111,6 +149,8 @@ impl Pace {
             total_bytes,
             done_bytes: 0,
             installed: false,
+            beside_bytes,
+            settled_bytes: 0,
         });
     }
 
@@ -123,6 +163,8 @@ impl Pace {
                 work.deadline = deadline;
                 let schedule = (deadline.0 - now.0).div_ceil(2);
                 if now.0 + schedule < work.end().0 {
+                    let beside = u128::from(work.beside_bytes) * u128::from(schedule) / u128::from(work.schedule);
+                    (work.beside_bytes, work.settled_bytes) = (beside as u64, 0); // Less than it was.
                     (work.start, work.schedule) = (now, schedule);
                 }
             }
@@ -157,13 +199,32 @@ impl Pace {
 
     /// Closes the account of carries that are installed and whose schedules have ended when `n` is the newest commit.
     pub fn settle(&mut self, n: Commit) {
-        self.works.retain(|work| !work.installed || n.next() < work.end());
+        let settles = |work: &Work| work.installed && work.end() <= n.next();
+        for at in 0..self.works.len() {
+            let Work { start, .. } = self.works[at];
+            if self.works[at].is_fold() {
+                let beside = self.works.iter().filter(|work| !work.is_fold() && work.start >= start);
+                let settled: u64 = beside.filter(|work| settles(work)).map(|work| work.total_bytes).sum();
+                self.works[at].settled_bytes += settled;
+            }
+        }
+        self.works.retain(|work| !settles(work));
+    }
+
+    /// What the schedule of a carry in the account says after commit `n`.
+    fn scheduled_bytes(&self, work: &Work, n: Commit) -> u64 {
+        if !work.is_fold() {
+            return work.scheduled_bytes(n);
+        }
+        let beside = self.works.iter().filter(|other| !other.is_fold() && other.start >= work.start);
+        let beside = beside.fold(work.settled_bytes, |sum, other| sum.saturating_add(other.scheduled_bytes(n)));
+        work.scheduled_beside(n, beside)
     }
 
     /// How much work must be done now that `n` is the newest commit, in bytes.
     pub fn owed_bytes(&self, n: Commit) -> u64 {
         let sums = self.works.iter().fold((0u64, 0u64), |(scheduled, done), work| {
-            (scheduled.saturating_add(work.scheduled_bytes(n)), done.saturating_add(work.done_bytes))
+            (scheduled.saturating_add(self.scheduled_bytes(work, n)), done.saturating_add(work.done_bytes))
         });
         sums.0.saturating_sub(sums.1)
     }
@@ -198,11 +259,21 @@ impl Pace {
     }
 }
 
+/// What carries other than a fold are expected to merge in so many commits, where the window that is folded took `fresh_bytes`
+/// in `commits`: each byte once on each level of windows, save where the window above closes at the same commit.
+fn beside_fold(shape: &Shape, fresh_bytes: u64, commits: u64, schedule: u64) -> u64 {
+    let levels = shape.grain().map_or(1, |grain| u128::from(grain.0.saturating_sub(shape.flush_level.0)) + 1);
+    let divisor = u128::from(shape.divisor.get());
+    let merged = u128::from(fresh_bytes) * u128::from(schedule) / u128::from(commits.max(1));
+    let merged = merged.saturating_mul(levels * (divisor - 1)) / divisor;
+    u64::try_from(merged).unwrap_or(u64::MAX)
+}
+
 /// The most bytes that one commit adds to what is owed, where all commits have `commit_bytes` (else: the most that a
 /// window's commits had on average): with `levels` of carries in flight, from the flush level up, and a base of so
 /// much `base_ratio`, if there is one. Each carry in flight may add one byte for rounding.
 pub fn work_bound(divisor: Divisor, commit_bytes: u64, levels: u32, base_ratio: Option<u32>) -> u64 {
     let active = if divisor.get() <= 4 { levels.div_ceil(2) } else { levels };
-    let fold = base_ratio.map_or(0, |ratio| (8 * (u64::from(ratio) + 1)).div_ceil(3));
+    let fold = base_ratio.map_or(0, |ratio| (16 * (u64::from(ratio) + 1)).div_ceil(7));
     commit_bytes.saturating_mul(4 * u64::from(active) + fold)
 }

@@ -24,8 +24,17 @@ struct Item {
 }
 
 /// How many leading bytes two keys share.
+#[inline]
 pub(crate) fn common_prefix(left: &[u8], right: &[u8]) -> usize {
-    left.iter().zip(right).take_while(|(left, right)| left == right).count()
+    let ((left_words, _), (right_words, _)) = (left.as_chunks::<8>(), right.as_chunks::<8>());
+    for (at, (left, right)) in left_words.iter().zip(right_words).enumerate() {
+        let differ = u64::from_le_bytes(*left) ^ u64::from_le_bytes(*right);
+        if differ != 0 {
+            return at * 8 + differ.trailing_zeros() as usize / 8;
+        }
+    }
+    let words = left_words.len().min(right_words.len()) * 8;
+    words + left[words..].iter().zip(&right[words..]).take_while(|(left, right)| left == right).count()
 }
 
 /// Gathers the entries of one block. Its memory is reused from block to block.

@@ -3,7 +3,7 @@
 //! A carry is queued when its commit is sequenced, begins when everything within its window is at rest, is
 //! polled by hand with a grant of bytes each turn, and is over when its last change is installed. How much it
 //! is granted follows the account of [`Pace`]: what is owed at the newest commit, or, where the shard has nothing
-//! else to do, a slice ahead of time.
+//! else to do, a slice ahead of time; while commits are on their way to the disk, only now and then.
 //!
 //! A carry that goes more than one level up would hold its memtable for long: that table is *spilled* first,
 //! to a file of its own. Tables are spilled too where memory or the log runs short.
@@ -31,6 +31,9 @@ use std::task::{Poll, Waker};
 
 /// Bytes merged in one slice: about a hundred microseconds of work, as much as a log write takes.
 const SLICE_BYTES: u64 = 32 * 1024;
+/// While commits are on their way to the disk, compaction ahead of time pauses after a slice for so many times as long as
+/// that took: the log's writes and their answers are not to wait for what has time.
+const AHEAD_PAUSE: u64 = 3;
 /// How long after a failure a carry is tried again, in nanoseconds.
 const RETRY_AFTER: u64 = 1_000_000_000;
 /// The live table is spilled when it takes more than this share of the shard's memory.
@@ -74,6 +77,21 @@ impl Task {
     }
 }
 
+/// The bytes that a carry will merge.
+#[derive(Clone, Copy)]
+pub(crate) struct WorkBytes {
+    /// Those of windows, spills and tables.
+    fresh: u64,
+    /// Those of the base's parts.
+    parts: u64,
+}
+
+impl WorkBytes {
+    pub(crate) fn total(self) -> u64 {
+        self.fresh.saturating_add(self.parts)
+    }
+}
+
 /// A piece of work in flight.
 struct Job {
     task: Task,
@@ -102,6 +120,8 @@ pub(crate) struct Compaction {
     merged: u64,
     /// The most that one slice has spent.
     slice_max: u64,
+    /// Until when nothing is done ahead of time while commits are on their way.
+    ahead_from: u64,
     pub(crate) written: Rc<Cell<u64>>,
     /// Files that were begun and are not installed.
     pub(crate) loose: Rc<Loose>,
@@ -122,6 +142,7 @@ impl Compaction {
             done: 0,
             merged: 0,
             slice_max: 0,
+            ahead_from: 0,
             written: Rc::default(),
             loose: Rc::default(),
             untidy: false,
@@ -136,9 +157,9 @@ impl Compaction {
     }
 
     /// A carry is due: the account of its work begins.
-    pub(crate) fn due(&mut self, carry: Carry, shape: &Shape, now: Commit, bytes: u64) {
+    pub(crate) fn due(&mut self, carry: Carry, shape: &Shape, now: Commit, work: WorkBytes) {
         self.pace.hasten(shape, now);
-        self.pace.begin(shape, carry, now, bytes);
+        self.pace.begin(shape, carry, now, work.total(), work.fresh);
         self.due.push_back(carry);
     }
 
@@ -278,14 +299,14 @@ impl State {
     }
 
     /// The bytes that a carry will merge.
-    pub(crate) fn work_of(&self, carry: Carry) -> u64 {
+    pub(crate) fn work_of(&self, carry: Carry) -> WorkBytes {
         let span = carry.span();
         let sources = self.tip.view.sources.iter().filter(|source| span.covers(source.span()));
         let parts = match carry {
             Carry::Fold { .. } => self.tip.view.parts.iter().map(|part| work_bytes(&part.segment)).sum(),
             Carry::Segment(_) => 0,
         };
-        sources.map(Source::bytes).sum::<u64>() + parts
+        WorkBytes { fresh: sources.map(Source::bytes).sum(), parts }
     }
 }
 
@@ -449,11 +470,11 @@ impl Core {
         };
         let (total, work): (u64, Work) = match &task {
             Task::Carry(carry @ Carry::Segment(window)) => {
-                (state.work_of(*carry), Box::pin(compact::carry::window(context, *window, inputs())))
+                (state.work_of(*carry).total(), Box::pin(compact::carry::window(context, *window, inputs())))
             }
             Task::Carry(carry @ Carry::Fold { from, to }) => {
                 let parts = state.tip.view.parts.clone();
-                (state.work_of(*carry), Box::pin(compact::fold::fold(context, *from, *to, inputs(), parts)))
+                (state.work_of(*carry).total(), Box::pin(compact::fold::fold(context, *from, *to, inputs(), parts)))
             }
             Task::Spill { inputs, tier } => {
                 let work = compact::carry::spill(context, span, *tier, inputs.clone());
@@ -485,8 +506,13 @@ impl Core {
             jobs.iter().position(|job| owing(job) && job.work.is_some())
         };
         let chosen = spill.or_else(carry).or_else(|| jobs.iter().position(|job| job.work.is_some()));
-        let granted = chosen.filter(|_| idle || spill.is_some() || owed);
         let started = self.io.now();
+        let ahead = || {
+            let state = self.state.borrow();
+            let at_rest = state.log.in_flight() == 0 && state.log.staged().0 == 0;
+            idle && (at_rest || state.compaction.ahead_from <= started)
+        };
+        let granted = chosen.filter(|_| spill.is_some() || owed || ahead());
         probes::slice_begun(self.config.shard);
         let mut more = false;
         let mut spent = 0;
@@ -519,8 +545,11 @@ impl Core {
         }
         probes::slice_ended(self.config.shard, spent);
         if granted.is_some() {
-            let took = self.io.now().saturating_sub(started);
-            self.state.borrow_mut().stages.slice.saturating_record(took.max(1));
+            let ended = self.io.now();
+            let took = ended.saturating_sub(started);
+            let mut state = self.state.borrow_mut();
+            state.stages.slice.saturating_record(took.max(1));
+            state.compaction.ahead_from = ended.saturating_add(AHEAD_PAUSE.saturating_mul(took));
         }
         {
             let compaction = &mut self.state.borrow_mut().compaction;

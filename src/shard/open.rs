@@ -177,8 +177,8 @@ impl Core {
         let shape = state.tip.schedule.shape;
         let pending = shape.pending(newest, &state.tip.view.pieces(self.config.divisor));
         for &carry in &pending {
-            let bytes = state.work_of(carry);
-            state.compaction.due(carry, &shape, newest, bytes);
+            let work = state.work_of(carry);
+            state.compaction.due(carry, &shape, newest, work);
         }
         pending.len()
     }

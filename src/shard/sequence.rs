@@ -598,9 +598,9 @@ impl State {
         // A record made here reads back.
         let carry = self.tip.apply(record, &config.budget, Apply::Live).flatten();
         if let Some(carry) = carry {
-            let bytes = self.work_of(carry);
-            probes::carry_due(config.shard, carry.level(config.divisor).0, commit, bytes);
-            self.compaction.due(carry, &self.tip.schedule.shape, commit, bytes);
+            let work = self.work_of(carry);
+            probes::carry_due(config.shard, carry.level(config.divisor).0, commit, work.total());
+            self.compaction.due(carry, &self.tip.schedule.shape, commit, work);
         }
         self.commits += 1;
         self.waiters.sequenced(now);

@@ -47,16 +47,16 @@ fn run(divisor: Divisor, flush: Level, commits: u64, every: u64, live_bytes: Opt
             }
             shape = after;
             assert_eq!(shape.flush_level, flush);
-            let total = match carry {
-                Carry::Segment(window) => SIZE * window.span().count(),
-                Carry::Fold { .. } => base_bytes + window_bytes,
+            let (total, fresh) = match carry {
+                Carry::Segment(window) => (SIZE * window.span().count(), SIZE * window.span().count()),
+                Carry::Fold { .. } => (base_bytes + window_bytes, window_bytes),
             };
             if let (Carry::Fold { .. }, Some(live_bytes)) = (carry, live_bytes) {
                 base_bytes = total.min(live_bytes);
                 (base_bytes_max, window_bytes) = (total, 0);
             }
             pace.hasten(&shape, n);
-            pace.begin(&shape, carry, n, total);
+            pace.begin(&shape, carry, n, total, fresh);
             flights.push(carry);
         }
         // What this commit adds to the schedules: what is owed beyond what was owed.
@@ -158,7 +158,7 @@ fn a_schedule_rises_evenly_and_gates_commits() {
     let shape = Shape::new(four, Level(1), false);
     let carry = Carry::Segment(shape.closes(Commit(64)).unwrap());
     let mut pace = Pace::new();
-    pace.begin(&shape, carry, Commit(64), 1000);
+    pace.begin(&shape, carry, Commit(64), 1000, 1000);
     // 64 commits in its window: a schedule of 16, from 64 to 79.
     let owed: Vec<u64> = [64, 65, 71, 78, 79, 200].map(|n| pace.owed_bytes(Commit(n))).to_vec();
     assert_eq!(owed, [63, 125, 500, 938, 1000, 1000]);
@@ -175,22 +175,58 @@ fn a_schedule_rises_evenly_and_gates_commits() {
     pace.settle(Commit(79));
     assert_eq!(pace, Pace::new());
     // Resumed late: half of what is left.
-    pace.begin(&shape, carry, Commit(250), 1000);
+    pace.begin(&shape, carry, Commit(250), 1000, 1000);
     assert_eq!((pace.owed_bytes(Commit(250)), pace.owed_bytes(Commit(252))), (334, 1000));
 }
 
-#[test]
-fn a_fold_gets_most_of_the_rest_and_commits_wait_within_the_rest() {
+/// A fold due at 64 that took in 20 commits of 40 bytes; levels 1 and 2 are made beside it. The base rests for 16 commits: a
+/// schedule of 14, from 64 to 77, and a slack of 2.
+fn fold_of(total: u64) -> (Pace, Shape) {
     let four = Divisor::new(4).unwrap();
     let base_rests = Commit(80);
-    let shape = Shape { base_rests, base_level: Some(Level(2)), ..Shape::new(four, Level(1), true) };
-    let fold = Carry::Fold { from: Commit(44), to: Commit(64) };
+    let shape = Shape { base_rests, base_level: Some(Level(3)), ..Shape::new(four, Level(1), true) };
     let mut pace = Pace::new();
-    pace.begin(&shape, fold, Commit(64), 1200);
-    // The base rests for 16 commits: a schedule of 12, from 64 to 75, and a slack of 4.
-    let owed: Vec<u64> = [64, 65, 74, 75, 79].map(|n| pace.owed_bytes(Commit(n))).to_vec();
-    assert_eq!(owed, [100, 200, 1100, 1200, 1200]);
-    assert!(pace.admits(Commit(68)) && !pace.admits(Commit(69)), "late by the slack");
-    pace.progress(Commit(64), 1200);
+    pace.begin(&shape, Carry::Fold { from: Commit(44), to: Commit(64) }, Commit(64), total, 800);
+    (pace, shape)
+}
+
+#[test]
+fn a_fold_gives_way_to_what_is_merged_beside_it() {
+    let (mut pace, shape) = fold_of(1960);
+    // 14 commits of 40 bytes, of which three quarters go to each of two levels: 840 bytes beside it, so 200 a commit in all.
+    let owed: Vec<u64> = [64, 65, 67].map(|n| pace.owed_bytes(Commit(n))).to_vec();
+    assert_eq!(owed, [200, 400, 800]);
+    let segment = Carry::Segment(shape.closes(Commit(68)).unwrap());
+    pace.begin(&shape, segment, Commit(68), 160, 160);
+    pace.begin(&shape, Carry::Segment(shape.closes(Commit(72)).unwrap()), Commit(72), 160, 160);
+    // Both are in the account, and the sum rises as before.
+    let owed: Vec<u64> = [68, 69, 71, 72, 75].map(|n| pace.owed_bytes(Commit(n))).to_vec();
+    assert_eq!(owed, [1000, 1200, 1600, 1800, 1960 + 320]);
+    assert_eq!(pace.next(), Some(Commit(68)), "whose schedule ends first");
+    pace.progress(Commit(68), 160);
+    pace.install(Commit(68));
+    pace.settle(Commit(68));
+    assert_eq!(pace.owed_bytes(Commit(69)), 1040, "what is settled still counts");
+}
+
+#[test]
+fn a_fold_starts_in_time_whatever_is_merged_beside_it() {
+    let (mut pace, shape) = fold_of(1960);
+    pace.begin(&shape, Carry::Segment(shape.closes(Commit(68)).unwrap()), Commit(68), 1 << 40, 1 << 40);
+    pace.progress(Commit(68), 1 << 40);
+    // From the middle of its schedule on, at twice the even rate of 140.
+    let owed: Vec<u64> = [70, 71, 72, 76, 77].map(|n| pace.owed_bytes(Commit(n))).to_vec();
+    assert_eq!(owed, [0, 280, 560, 1680, 1960]);
+}
+
+#[test]
+fn commits_wait_for_a_fold_within_the_rest() {
+    let (mut pace, _) = fold_of(1960);
+    // What is required is that, late by the slack.
+    assert!(pace.admits(Commit(73)) && !pace.admits(Commit(74)));
+    assert_eq!(pace.commits_ahead(Commit(64), 100), 9);
+    pace.progress(Commit(64), 280);
+    assert!(pace.admits(Commit(74)) && !pace.admits(Commit(75)));
+    pace.progress(Commit(64), 1960);
     assert!(pace.admits(Commit(79)) && !pace.admits(Commit(80)), "done, but not installed at its deadline");
 }

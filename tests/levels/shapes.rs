@@ -282,16 +282,16 @@ fn the_base_is_folded_where_enough_has_come_together() {
     };
     assert_eq!(
         next(2, 4700, 10, 100, 800),
-        (true, 5300, 3),
-        "an eighth of the base, at a boundary of the grain"
+        (true, 5500, 3),
+        "an eighth of the base, at a boundary of the grain: 900 bytes, so 788 commits until the next, in whole steps"
     );
     assert_eq!(next(2, 4700, 10, 99, 800), (false, 4700, 3), "too little");
     assert_eq!(next(2, 4600, 10, 100, 800), (false, 4700, 3), "the base rests");
     assert_eq!(next(2, 4800, 10, 99, 800), (false, 4700, 3), "too little still");
     assert_eq!(
         next(2, 5000, 10, 100, 800),
-        (true, 5800, 3),
-        "three quarters of 1000 commits, in whole steps"
+        (true, 6000, 3),
+        "a window of its level at most"
     );
     assert_eq!(
         next(2, 5000, 10, 99, 800),
@@ -301,7 +301,7 @@ fn the_base_is_folded_where_enough_has_come_together() {
     assert_eq!(next(2, 5000, 10, 0, u64::MAX), (false, 4700, 4), "by one");
     assert_eq!(next(2, 5000, 10, 0, 0), (true, 5100, 2), "nothing at all goes into nothing");
     let would_not_do = "a window of the level below would not do after it";
-    assert_eq!(next(2, 5000, 100, 1000, 0), (true, 5800, 3), "{would_not_do}");
+    assert_eq!(next(2, 5000, 100, 1000, 0), (true, 5200, 3), "{would_not_do}");
     let eleven = "nor where eleven windows came together; it rests for a window at most";
     assert_eq!(next(2, 15_000, 100, 8000, 800), (true, 16_000, 3), "{eleven}");
     let small = Shape { base_end: Commit(4900), base_rests: Commit(4900), ..shape };
