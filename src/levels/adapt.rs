@@ -118,7 +118,8 @@ pub fn next_base_level(
         let step = divisor.pow(after.grain().unwrap_or(level));
         // Where all that is folded stays, and commits are as large as these, that many come before the next fold is worth it.
         let folded = u128::from(base_bytes) + u128::from(window_bytes);
-        let next = u128::from(commits) * folded / (u128::from(window_bytes.max(1)) * u128::from(ratio.max(1)));
+        let next =
+            u128::from(commits) * folded / (u128::from(window_bytes.max(1)) * u128::from(ratio.max(1)));
         let rest = next.clamp(1, divisor.pow(level).into()) as u64; // At most that power.
         let rest = rest.next_multiple_of(step).min(divisor.pow(level));
         return BaseStep { folds: true, rests: Commit(n.0.saturating_add(rest)), level };

@@ -1,7 +1,7 @@
 //! Pace: how much of the merges in flight must be done by a commit.
 //!
-//! 1. A carry of level v, due at n, has a *schedule*: a straight line from nothing before n to all of its work after
-//!    a quarter of a window of level v. Its deadline is at least a whole window later. The rest is slack, for installing it
+//! 1. A carry of level v, due at n, has a *schedule*: a straight line from nothing before n (or where its inputs are at rest
+//!    only later, before that) to all of its work after a quarter of a window of level v. Its deadline is at least a whole window later. The rest is slack, for installing it
 //!    and for slow disks. (Stretching the schedules to half of the way to the deadline lowers the peak of the
 //!    work, but keeps the inputs of many carries live at once. Simulated with commits of s bytes, most work a
 //!    commit and most live segments: divisor 4, 5 levels: 9s and 21, stretched 7s and 35, where the digits' bound is
@@ -41,7 +41,7 @@ pub struct Work {
     pub carry: Carry,
     /// The commit at which it fell due: its name.
     pub due: Commit,
-    /// The commit from which it is scheduled: `due`, or the newest commit when resumed after a restart or hastened.
+    /// The commit from which it is scheduled: the newest one when its work was started, or hastened since.
     pub start: Commit,
     /// How many commits its schedule takes, from `start`; at least 1.
     pub schedule: u64,
@@ -51,6 +51,8 @@ pub struct Work {
     pub total_bytes: u64,
     /// What is done of it.
     pub done_bytes: u64,
+    /// Whether there is anything to be scheduled yet: before, its inputs are waited for.
+    pub started: bool,
     /// Whether its output is installed.
     pub installed: bool,
     /// Of a fold: what other carries that fall due from its start on are expected to merge during its schedule, in bytes.
@@ -65,12 +67,22 @@ impl Work {
         Commit(self.start.0 + self.schedule)
     }
 
+    /// Schedules it anew.
+    fn reschedule(&mut self, now: Commit, schedule: u64) {
+        let beside = u128::from(self.beside_bytes) * u128::from(schedule) / u128::from(self.schedule);
+        self.beside_bytes = u64::try_from(beside).unwrap_or(u64::MAX);
+        (self.start, self.schedule, self.settled_bytes) = (now, schedule, 0);
+    }
+
     fn is_fold(&self) -> bool {
         matches!(self.carry, Carry::Fold { .. })
     }
 
     /// How far a straight line of `bytes` over its schedule has come between commits `n` and `n + 1`.
     fn line(&self, n: Commit, bytes: u64) -> u64 {
+        if !self.started {
+            return 0;
+        }
         let (steps, of) = (n.next().0.saturating_sub(self.start.0), self.schedule);
         if steps >= of {
             return bytes;
@@ -118,27 +130,17 @@ impl Pace {
 
     /// Puts a carry into the account, whose inputs have `total_bytes`, `fresh_bytes` of them in no base. `now` is the newest
     /// commit (the carry's own, or a later one after a restart, which leaves it less time), `shape` the shape after it.
-    pub fn begin(
-        &mut self,
-        shape: &Shape,
-        carry: Carry,
-        now: Commit,
-        total_bytes: u64,
-        fresh_bytes: u64,
-    ) {
+    pub fn begin(&mut self, shape: &Shape, carry: Carry, now: Commit, total_bytes: u64, fresh_bytes: u64) {
         let (due, deadline) = (carry.due(), shape.deadline(carry, now));
         debug_assert!(due <= now && now < deadline);
         debug_assert!(
             self.works.last().is_none_or(|last| last.due < due),
             "carries begin in the order of their commits"
         );
-        let left = deadline.0 - now.0;
-        let (schedule, beside_bytes) = match carry {
-            Carry::Fold { from, to } => {
-                let schedule = left - left / 8;
-                (schedule, beside_fold(shape, fresh_bytes, to.0 - from.0, schedule))
-            }
-            Carry::Segment(window) => (window.span().count().div_ceil(4).min(left.div_ceil(2)), 0),
+        let schedule = schedule_of(carry, now, deadline);
+        let beside_bytes = match carry {
+            Carry::Fold { from, to } => beside_fold(shape, fresh_bytes, to.0 - from.0, schedule),
+            Carry::Segment(_) => 0,
         };
         self.works.push(Work {
             carry,
@@ -148,10 +150,22 @@ impl Pace {
             deadline,
             total_bytes,
             done_bytes: 0,
+            started: false,
             installed: false,
             beside_bytes,
             settled_bytes: 0,
         });
+    }
+
+    /// The work of the carry due at `due` can be done from `now` on, the newest commit: its schedule starts. What was waited
+    /// for until then (smaller carries, a spill) was done ahead of all schedules, and is not to be made up for in a hurry.
+    pub fn start(&mut self, due: Commit, now: Commit) {
+        if let Some(work) = self.works.iter_mut().find(|work| work.due == due && !work.started) {
+            work.started = true;
+            if now < work.deadline {
+                work.reschedule(now, schedule_of(work.carry, now, work.deadline));
+            }
+        }
     }
 
     /// The shape may have changed at `now`, the newest commit: a base whose level fell is folded sooner, so what goes into it
@@ -163,9 +177,7 @@ impl Pace {
                 work.deadline = deadline;
                 let schedule = (deadline.0 - now.0).div_ceil(2);
                 if now.0 + schedule < work.end().0 {
-                    let beside = u128::from(work.beside_bytes) * u128::from(schedule) / u128::from(work.schedule);
-                    (work.beside_bytes, work.settled_bytes) = (beside as u64, 0); // Less than it was.
-                    (work.start, work.schedule) = (now, schedule);
+                    work.reschedule(now, schedule);
                 }
             }
         }
@@ -176,10 +188,14 @@ impl Pace {
         self.works.iter().filter(|work| !work.installed)
     }
 
-    /// The carry to work on: of those with work left, the one whose schedule ends first (the newest of several).
+    /// The carry to work on: of those that have started and have work left, the one whose schedule ends first (the newest of several).
     pub fn next(&self) -> Option<Commit> {
-        let open =
-            self.works.iter().rev().filter(|work| work.done_bytes < work.total_bytes && !work.installed);
+        let open = self
+            .works
+            .iter()
+            .rev()
+            .filter(|work| work.started && !work.installed)
+            .filter(|work| work.done_bytes < work.total_bytes);
         open.min_by_key(|work| work.end()).map(|work| work.due)
     }
 
@@ -217,7 +233,8 @@ impl Pace {
             return work.scheduled_bytes(n);
         }
         let beside = self.works.iter().filter(|other| !other.is_fold() && other.start >= work.start);
-        let beside = beside.fold(work.settled_bytes, |sum, other| sum.saturating_add(other.scheduled_bytes(n)));
+        let beside =
+            beside.fold(work.settled_bytes, |sum, other| sum.saturating_add(other.scheduled_bytes(n)));
         work.scheduled_beside(n, beside)
     }
 
@@ -256,6 +273,15 @@ impl Pace {
             }
         }
         admitted
+    }
+}
+
+/// How many commits the schedule of a carry takes that can be worked on from `now` on.
+fn schedule_of(carry: Carry, now: Commit, deadline: Commit) -> u64 {
+    let left = deadline.0 - now.0;
+    match carry {
+        Carry::Fold { .. } => left - left / 8,
+        Carry::Segment(window) => window.span().count().div_ceil(4).min(left.div_ceil(2)),
     }
 }
 

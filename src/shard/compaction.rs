@@ -34,6 +34,10 @@ const SLICE_BYTES: u64 = 32 * 1024;
 /// While commits are on their way to the disk, compaction ahead of time pauses after a slice for so many times as long as
 /// that took: the log's writes and their answers are not to wait for what has time.
 const AHEAD_PAUSE: u64 = 3;
+/// Commits are held while more than this is owed, in bytes merged, and the processor is what it takes …
+const OWED_MOST: u64 = 512 * 1024;
+/// … until no more than this is: so that a second with much to merge is one with fewer commits, and none with nothing but.
+const OWED_LEFT: u64 = 256 * 1024;
 /// How long after a failure a carry is tried again, in nanoseconds.
 const RETRY_AFTER: u64 = 1_000_000_000;
 /// The live table is spilled when it takes more than this share of the shard's memory.
@@ -120,6 +124,8 @@ pub(crate) struct Compaction {
     merged: u64,
     /// The most that one slice has spent.
     slice_max: u64,
+    /// Whether commits are held until less is owed.
+    holds: bool,
     /// Until when nothing is done ahead of time while commits are on their way.
     ahead_from: u64,
     pub(crate) written: Rc<Cell<u64>>,
@@ -142,12 +148,19 @@ impl Compaction {
             done: 0,
             merged: 0,
             slice_max: 0,
+            holds: false,
             ahead_from: 0,
             written: Rc::default(),
             loose: Rc::default(),
             untidy: false,
             tidying: None,
         }
+    }
+
+    /// Whether a commit has to wait for some work to be done, however far its deadline is. So only while it is being done.
+    #[inline]
+    pub(crate) fn holds(&self) -> bool {
+        self.holds
     }
 
     /// Whether the pace admits a commit.
@@ -474,25 +487,32 @@ impl Core {
             }
             Task::Carry(carry @ Carry::Fold { from, to }) => {
                 let parts = state.tip.view.parts.clone();
-                (state.work_of(*carry).total(), Box::pin(compact::fold::fold(context, *from, *to, inputs(), parts)))
+                (
+                    state.work_of(*carry).total(),
+                    Box::pin(compact::fold::fold(context, *from, *to, inputs(), parts)),
+                )
             }
             Task::Spill { inputs, tier } => {
                 let work = compact::carry::spill(context, span, *tier, inputs.clone());
                 (inputs.iter().map(Source::bytes).sum(), Box::pin(work))
             }
         };
+        if let Task::Carry(carry) = &task {
+            state.compaction.pace.start(carry.due(), state.tip.schedule.at);
+        }
         probes::carry_begun(self.config.shard, span, total);
         state.compaction.jobs.push(Job { task, total, throttle, outbox, work: Some(work) });
     }
 
     /// Grants a slice to the job that needs it most, and polls all. Answers whether more is owed.
     fn slice(self: &Rc<Self>, idle: bool) -> bool {
-        let mut jobs = {
+        let (mut jobs, held) = {
             let mut state = self.state.borrow_mut();
+            let held = std::mem::take(&mut state.compaction.holds);
             if state.compaction.jobs.is_empty() {
                 return false;
             }
-            std::mem::take(&mut state.compaction.jobs)
+            (std::mem::take(&mut state.compaction.jobs), held)
         };
         let (owed, first) = {
             let state = self.state.borrow();
@@ -515,6 +535,8 @@ impl Core {
         let granted = chosen.filter(|_| spill.is_some() || owed || ahead());
         probes::slice_begun(self.config.shard);
         let mut more = false;
+        // Whether all of a grant was used: nothing but the processor was waited for.
+        let mut worked = false;
         let mut spent = 0;
         let mut failed = None;
         for (at, job) in jobs.iter_mut().enumerate() {
@@ -530,7 +552,8 @@ impl Core {
                 compaction.pace.progress(carry.due(), bytes);
             }
             // A job that did not use its grant waits for the disk.
-            more |= granted == Some(at) && job.throttle.is_used_up();
+            worked |= granted == Some(at) && job.throttle.is_used_up();
+            more |= worked;
             match polled {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => {
@@ -552,9 +575,13 @@ impl Core {
             state.compaction.ahead_from = ended.saturating_add(AHEAD_PAUSE.saturating_mul(took));
         }
         {
-            let compaction = &mut self.state.borrow_mut().compaction;
+            let mut state = self.state.borrow_mut();
+            let newest = state.tip.schedule.at;
+            let compaction = &mut state.compaction;
             compaction.jobs.extend(jobs);
             compaction.slice_max = compaction.slice_max.max(spent);
+            let most = if held { OWED_LEFT } else { OWED_MOST };
+            compaction.holds = worked && compaction.pace.owed_bytes(newest) > most;
         }
         if let Some(error) = failed {
             self.give_up(error);

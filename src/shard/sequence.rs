@@ -378,7 +378,8 @@ impl State {
         }
         let room = self.log.room_for(bytes);
         self.shortage_tried &= !room;
-        Ok(room && self.compaction.admits(next) && self.memory_admits(config, bytes))
+        let compaction = &self.compaction;
+        Ok(room && !compaction.holds() && compaction.admits(next) && self.memory_admits(config, bytes))
     }
 
     /// Tries to sequence puts and deletes.

@@ -57,6 +57,7 @@ fn run(divisor: Divisor, flush: Level, commits: u64, every: u64, live_bytes: Opt
             }
             pace.hasten(&shape, n);
             pace.begin(&shape, carry, n, total, fresh);
+            pace.start(n, n);
             flights.push(carry);
         }
         // What this commit adds to the schedules: what is owed beyond what was owed.
@@ -159,6 +160,8 @@ fn a_schedule_rises_evenly_and_gates_commits() {
     let carry = Carry::Segment(shape.closes(Commit(64)).unwrap());
     let mut pace = Pace::new();
     pace.begin(&shape, carry, Commit(64), 1000, 1000);
+    assert_eq!((pace.owed_bytes(Commit(79)), pace.next()), (0, None), "it has not started");
+    pace.start(Commit(64), Commit(64));
     // 64 commits in its window: a schedule of 16, from 64 to 79.
     let owed: Vec<u64> = [64, 65, 71, 78, 79, 200].map(|n| pace.owed_bytes(Commit(n))).to_vec();
     assert_eq!(owed, [63, 125, 500, 938, 1000, 1000]);
@@ -175,7 +178,9 @@ fn a_schedule_rises_evenly_and_gates_commits() {
     pace.settle(Commit(79));
     assert_eq!(pace, Pace::new());
     // Resumed late: half of what is left.
-    pace.begin(&shape, carry, Commit(250), 1000, 1000);
+    pace.begin(&shape, carry, Commit(240), 1000, 1000);
+    pace.start(Commit(64), Commit(250));
+    pace.start(Commit(64), Commit(252));
     assert_eq!((pace.owed_bytes(Commit(250)), pace.owed_bytes(Commit(252))), (334, 1000));
 }
 
@@ -187,6 +192,7 @@ fn fold_of(total: u64) -> (Pace, Shape) {
     let shape = Shape { base_rests, base_level: Some(Level(3)), ..Shape::new(four, Level(1), true) };
     let mut pace = Pace::new();
     pace.begin(&shape, Carry::Fold { from: Commit(44), to: Commit(64) }, Commit(64), total, 800);
+    pace.start(Commit(64), Commit(64));
     (pace, shape)
 }
 
@@ -198,7 +204,9 @@ fn a_fold_gives_way_to_what_is_merged_beside_it() {
     assert_eq!(owed, [200, 400, 800]);
     let segment = Carry::Segment(shape.closes(Commit(68)).unwrap());
     pace.begin(&shape, segment, Commit(68), 160, 160);
+    pace.start(Commit(68), Commit(68));
     pace.begin(&shape, Carry::Segment(shape.closes(Commit(72)).unwrap()), Commit(72), 160, 160);
+    pace.start(Commit(72), Commit(72));
     // Both are in the account, and the sum rises as before.
     let owed: Vec<u64> = [68, 69, 71, 72, 75].map(|n| pace.owed_bytes(Commit(n))).to_vec();
     assert_eq!(owed, [1000, 1200, 1600, 1800, 1960 + 320]);
@@ -213,6 +221,7 @@ fn a_fold_gives_way_to_what_is_merged_beside_it() {
 fn a_fold_starts_in_time_whatever_is_merged_beside_it() {
     let (mut pace, shape) = fold_of(1960);
     pace.begin(&shape, Carry::Segment(shape.closes(Commit(68)).unwrap()), Commit(68), 1 << 40, 1 << 40);
+    pace.start(Commit(68), Commit(68));
     pace.progress(Commit(68), 1 << 40);
     // From the middle of its schedule on, at twice the even rate of 140.
     let owed: Vec<u64> = [70, 71, 72, 76, 77].map(|n| pace.owed_bytes(Commit(n))).to_vec();

@@ -288,11 +288,7 @@ fn the_base_is_folded_where_enough_has_come_together() {
     assert_eq!(next(2, 4700, 10, 99, 800), (false, 4700, 3), "too little");
     assert_eq!(next(2, 4600, 10, 100, 800), (false, 4700, 3), "the base rests");
     assert_eq!(next(2, 4800, 10, 99, 800), (false, 4700, 3), "too little still");
-    assert_eq!(
-        next(2, 5000, 10, 100, 800),
-        (true, 6000, 3),
-        "a window of its level at most"
-    );
+    assert_eq!(next(2, 5000, 10, 100, 800), (true, 6000, 3), "a window of its level at most");
     assert_eq!(
         next(2, 5000, 10, 99, 800),
         (false, 4700, 4),
