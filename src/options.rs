@@ -134,7 +134,7 @@ impl Options {
     }
 
     /// **Fixed at creation.** The base is folded when what was committed since the last fold comes to at least `1/ratio` of
-    /// its bytes (default: 5). Higher: less space, more writing: beside the live data there is up to about `1.5/ratio` of it
+    /// its bytes (default: 3). Higher: less space, more writing: beside the live data there is up to about `2/ratio` of it
     /// that was overwritten, and for each byte committed a fold writes `ratio + 1` at most.
     pub fn base_ratio(mut self, ratio: u32) -> Self {
         self.base_ratio = Some(ratio);
@@ -305,7 +305,7 @@ impl Fixed {
             divisor: options.divisor.unwrap_or(4),
             root_components: options.root_components.unwrap_or(1),
             compression: options.compression.unwrap_or_default(),
-            base_ratio: options.base_ratio.unwrap_or(5),
+            base_ratio: options.base_ratio.unwrap_or(3),
             part_bytes: options.part_bytes.unwrap_or(64 << 20),
             flush_bytes: options.flush_bytes.unwrap_or(48 << 20),
             log_file_bytes: options.log_file_bytes.unwrap_or(32 << 20),

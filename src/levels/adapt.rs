@@ -7,7 +7,7 @@
 //!    can take over there; the next higher one can where its digit is zero too, so the memtable would be empty.
 //! 2. At a boundary of the level below the base's, the *grain*, all that was committed since the base's end is folded
 //!    into it, where that is at least one part in `base_ratio` of the base and the fold before has had its time. That is
-//!    as many commits as it takes until the next one is worth it, should all that it merged stay.
+//!    as many commits as it takes until the next one is worth it, if the base does not grow.
 //! 3. Where it is less, a fold would cost more than it is worth: a segment is made as at any other boundary. Where that
 //!    is of the base's own level, this grows by one. So small commits that come after large ones cause no fold before
 //!    they have come to as much as the large ones, and a base that grows moves its level up without one.
@@ -116,10 +116,10 @@ pub fn next_base_level(
         let level = if falls { below } else { current }.max(flush_level);
         let after = Shape { flush_level, base_level: Some(level), ..*shape };
         let step = divisor.pow(after.grain().unwrap_or(level));
-        // Where all that is folded stays, and commits are as large as these, that many come before the next fold is worth it.
-        let folded = u128::from(base_bytes) + u128::from(window_bytes);
-        let next =
-            u128::from(commits) * folded / (u128::from(window_bytes.max(1)) * u128::from(ratio.max(1)));
+        // Where commits stay as large as these, the next fold is worth it after that many, even if the base does not grow by
+        // this one. (One that is new has no size yet: it will have about that of the window.)
+        let base = u128::from(base_bytes.max(window_bytes));
+        let next = u128::from(commits) * base / (u128::from(window_bytes.max(1)) * u128::from(ratio.max(1)));
         let rest = next.clamp(1, divisor.pow(level).into()) as u64; // At most that power.
         let rest = rest.next_multiple_of(step).min(divisor.pow(level));
         return BaseStep { folds: true, rests: Commit(n.0.saturating_add(rest)), level };

@@ -22,8 +22,8 @@
 //!
 //! - With commits of s bytes, one commit adds at most [`work_bound`] to what is owed. A carry of level v has `D^v·s` bytes,
 //!   so its schedule rises by 4s a commit, and is over before the next carry of level v. For D up to 4 it is
-//!   over before the first carry of level v-1 after it, so every other level is active at most. A fold of b bytes lets the base
-//!   rest for the commits of `b/ratio` bytes or a window of the base's level, which hold at least `b/(ratio + 1)`; at twice the
+//!   over before the first carry of level v-1 after it, so every other level is active at most. A fold of a base of b
+//!   bytes and one part in `ratio` of that lets the base rest for the commits of `b/ratio` bytes; at twice the
 //!   even rate over seven eighths of that it rises by 16s(ratio + 1)/7 a commit, and at the even rate, with what is
 //!   merged beside it, by less.
 //! - Paid after every commit, live segments stay below twice the digits' bound, (D - 1) a level, for up to 6

@@ -282,8 +282,8 @@ fn the_base_is_folded_where_enough_has_come_together() {
     };
     assert_eq!(
         next(2, 4700, 10, 100, 800),
-        (true, 5500, 3),
-        "an eighth of the base, at a boundary of the grain: 900 bytes, so 788 commits until the next, in whole steps"
+        (true, 5400, 3),
+        "an eighth of the base, at a boundary of the grain: 700 commits until the next"
     );
     assert_eq!(next(2, 4700, 10, 99, 800), (false, 4700, 3), "too little");
     assert_eq!(next(2, 4600, 10, 100, 800), (false, 4700, 3), "the base rests");
