@@ -188,11 +188,11 @@ pub(crate) fn on_core(
     quipu: &Quipu,
     spec: &Spec,
     clients: u32,
-    shards: usize,
+    shard: Option<u32>,
     times: Times,
 ) -> Result<Measured> {
     let all_directories = quipu.directories.clone();
-    on_each_place(quipu, spec, shards, Window::now(times), async move |place: Place| {
+    on_each_place(quipu, spec, shard, Window::now(times), async move |place: Place| {
         let directories: Rc<[Directory]> = all_directories.clone().into();
         let way = Rc::new(OnCore(place.local.clone()));
         let tasks = (0..clients).map(|number| {
@@ -250,7 +250,7 @@ pub(crate) fn on_core_pipelined(
     times: Times,
 ) -> Result<Measured> {
     let window = Window::now(times);
-    on_each_place(quipu, spec, usize::MAX, window, async move |place: Place| {
+    on_each_place(quipu, spec, None, window, async move |place: Place| {
         let mut ops = place.ops(0);
         let mut flights = VecDeque::with_capacity(in_flight as usize);
         let mut started = Instant::now();
@@ -271,7 +271,7 @@ pub(crate) fn on_core_pipelined(
 /// requests from one queue.
 pub(crate) fn on_core_together(quipu: &Quipu, spec: &Spec, together: u32, times: Times) -> Result<Measured> {
     let window = Window::now(times);
-    on_each_place(quipu, spec, usize::MAX, window, async move |place: Place| {
+    on_each_place(quipu, spec, None, window, async move |place: Place| {
         let mut ops = place.ops(0);
         let mut started = Instant::now();
         while !window.over(started) && ops.more() {
@@ -299,7 +299,7 @@ pub(crate) fn on_core_open(quipu: &Quipu, spec: &Spec, rate: f64, times: Times) 
     let window = Window::now(times);
     let begin = Instant::now();
     let rate = rate / quipu.directories.len() as f64;
-    on_each_place(quipu, spec, usize::MAX, window, async move |place: Place| {
+    on_each_place(quipu, spec, None, window, async move |place: Place| {
         let flights = Rc::new(Flights::default());
         let lands: Pin<Box<dyn Future<Output = Result<()>>>> = Box::pin({
             let (flights, recorder) = (flights.clone(), place.recorder.clone());
@@ -410,13 +410,13 @@ impl Place {
 fn on_each_place(
     quipu: &Quipu,
     spec: &Spec,
-    shards: usize,
+    only: Option<u32>,
     window: Window,
     drive: impl AsyncFn(Place) -> Result<()> + Clone + Send + 'static,
 ) -> Result<Measured> {
     let places = quipu.directories.len() as u32;
     let answers: Vec<_> = (0..places)
-        .take(shards)
+        .filter(|place| only.is_none_or(|only| only == *place))
         .map(|place| {
             let (spec, directory, drive) = (*spec, quipu.directories[place as usize].clone(), drive.clone());
             quipu.engine.run_on_shard(directory.shard(), async move |local: Local| {

@@ -112,8 +112,8 @@ pub(crate) enum Clients {
     ThreadsTogether(u32, u32),
     /// One task on each core of Quipu that reads so many keys in a call.
     OnCoreTogether(u32),
-    /// Tasks on one core of Quipu.
-    OnOneCore(u32),
+    /// So many tasks on one core of Quipu, that of this shard.
+    OnOneCore(u32, u32),
     /// Async tasks, so many in all, on so many other threads.
     Async(u32, u32),
 }
@@ -151,7 +151,7 @@ impl Clients {
         let quipu = || store.quipu().ok_or("only Quipu has such clients");
         match self {
             Clients::Threads(threads, view) => drive::closed(store, &spec(*view), *threads, times),
-            Clients::OnCore(each) => native::on_core(quipu()?, &spec(View::Newest), *each, usize::MAX, times),
+            Clients::OnCore(each) => native::on_core(quipu()?, &spec(View::Newest), *each, None, times),
             Clients::Pipelined(each) => {
                 native::on_core_pipelined(quipu()?, &spec(View::Newest), *each, times)
             }
@@ -161,7 +161,9 @@ impl Clients {
             Clients::OnCoreTogether(together) => {
                 native::on_core_together(quipu()?, &spec(View::Newest), *together, times)
             }
-            Clients::OnOneCore(each) => native::on_core(quipu()?, &spec(View::Newest), *each, 1, times),
+            Clients::OnOneCore(each, shard) => {
+                native::on_core(quipu()?, &spec(View::Newest), *each, Some(*shard), times)
+            }
             Clients::Async(in_flight, threads) => {
                 native::async_tasks(quipu()?, &spec(View::Newest), *in_flight, *threads, times)
             }
@@ -185,7 +187,7 @@ impl fmt::Display for Clients {
             Clients::OnCoreTogether(together) => {
                 write!(f, "on-core, one task on each shard, {together} keys a call")
             }
-            Clients::OnOneCore(each) => write!(f, "on-core, {each} in flight on one shard"),
+            Clients::OnOneCore(each, shard) => write!(f, "on-core, {each} in flight on shard {shard}"),
             Clients::Async(in_flight, threads) => {
                 write!(
                     f,

@@ -255,9 +255,11 @@ pub(crate) fn slowest_second(bench: &Bench, _: &BTreeSet<u32>) -> Result<Vec<Row
     let slowest = measured.slowest().filter(|_| levels.len() >= 3);
     row.figures.extend(Figure::rates(Side::Ours, "Quipu", ON_CORE.to_string(), vec![measured], 1.0));
     row.goals.push(Goal::at_least("80 % of the mean", 0.8, slowest, "the slowest second over the mean"));
-    let levels: Vec<String> = levels.iter().map(u8::to_string).collect();
+    let enough = levels.len() >= 3;
+    let levels: Vec<String> =
+        levels.into_iter().map(|level| level.map_or("the base".into(), |level| level.to_string())).collect();
     row.notes.push(format!("Levels of carries in flight during the run: {}.", levels.join(", ")));
-    if levels.len() < 3 {
+    if !enough {
         row.notes.push("Fewer than three levels: a longer run (`--seconds`) is needed.".to_string());
     }
     if bench.has(Kind::Rocksdb) {
@@ -274,21 +276,24 @@ pub(crate) fn slowest_second(bench: &Bench, _: &BTreeSet<u32>) -> Result<Vec<Row
 }
 
 /// The levels of carries that are seen in flight until it is over, from the flush level at its end upwards: what an
-/// empty engine carries at first, while its windows are small, is not what is asked for.
-fn watch_levels(quipu: &Quipu, over: &AtomicBool) -> Result<BTreeSet<u8>> {
+/// empty engine carries at first, while its windows are small, is not what is asked for. The base is the last of the levels.
+fn watch_levels(quipu: &Quipu, over: &AtomicBool) -> Result<Vec<Option<u8>>> {
     let mut levels = BTreeSet::new();
-    let mut flush_level = 0;
+    let (mut flush_level, mut folds) = (0, false);
     while !over.load(Ordering::Relaxed) {
         let stats = quipu.engine.stats().wait()?;
-        let spill = quipu::CarryKind::Spill;
-        let carries =
-            stats.shards.iter().flat_map(|shard| &shard.carries).filter(|carry| carry.kind != spill);
-        levels.extend(carries.map(|carry| carry.level.0));
+        for carry in stats.shards.iter().flat_map(|shard| &shard.carries) {
+            match carry.kind {
+                quipu::CarryKind::Segment => drop(levels.insert(carry.level.0)),
+                quipu::CarryKind::Fold => folds = true,
+                _ => {}
+            }
+        }
         flush_level = stats.shards.iter().map(|shard| shard.flush_level.0).min().unwrap_or(0);
         std::thread::sleep(Duration::from_millis(20));
     }
-    levels.retain(|&level| level >= flush_level);
-    Ok(levels)
+    let windows = levels.into_iter().filter(|&level| level >= flush_level).map(Some);
+    Ok(windows.chain(folds.then_some(None)).collect())
 }
 
 #[cfg(test)]
