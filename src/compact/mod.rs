@@ -58,11 +58,6 @@ impl Throttle {
         self.spent.get()
     }
 
-    /// Whether all that was granted is used up.
-    pub(crate) fn is_used_up(&self) -> bool {
-        self.left.get() == 0
-    }
-
     /// Counts bytes as merged. Answers whether the grant is used up: then [`pause`](Throttle::pause).
     #[inline]
     pub(crate) fn spend(&self, bytes: u64) -> bool {

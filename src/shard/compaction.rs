@@ -38,6 +38,8 @@ const AHEAD_PAUSE: u64 = 3;
 const OWED_MOST: u64 = 512 * 1024;
 /// … until no more than this is: so that a second with much to merge is one with fewer commits, and none with nothing but.
 const OWED_LEFT: u64 = 256 * 1024;
+/// After how many bytes of commits it is looked at anew what is owed: they come to about as much as what is left, once merged.
+const LOOK_AFTER_BYTES: usize = 16 * 1024;
 /// How long after a failure a carry is tried again, in nanoseconds.
 const RETRY_AFTER: u64 = 1_000_000_000;
 /// The live table is spilled when it takes more than this share of the shard's memory.
@@ -126,6 +128,10 @@ pub(crate) struct Compaction {
     slice_max: u64,
     /// Whether commits are held until less is owed.
     holds: bool,
+    /// Whether the last slice used all of its grant: nothing but the processor was waited for.
+    works: bool,
+    /// Bytes of commits since it was last looked at what is owed.
+    unseen_bytes: usize,
     /// Until when nothing is done ahead of time while commits are on their way.
     ahead_from: u64,
     pub(crate) written: Rc<Cell<u64>>,
@@ -149,12 +155,30 @@ impl Compaction {
             merged: 0,
             slice_max: 0,
             holds: false,
+            works: false,
+            unseen_bytes: 0,
             ahead_from: 0,
             written: Rc::default(),
             loose: Rc::default(),
             untidy: false,
             tidying: None,
         }
+    }
+
+    /// A commit was sequenced.
+    #[inline]
+    pub(crate) fn sequenced(&mut self, commit: Commit, bytes: usize) {
+        self.unseen_bytes += bytes;
+        if self.unseen_bytes >= LOOK_AFTER_BYTES {
+            self.look(commit);
+        }
+    }
+
+    /// Looks whether commits are held, or no longer.
+    fn look(&mut self, newest: Commit) {
+        self.unseen_bytes = 0;
+        let most = if self.holds { OWED_LEFT } else { OWED_MOST };
+        self.holds = self.works && self.pace.owed_bytes(newest) > most;
     }
 
     /// Whether a commit has to wait for some work to be done, however far its deadline is. So only while it is being done.
@@ -504,15 +528,15 @@ impl Core {
         state.compaction.jobs.push(Job { task, total, throttle, outbox, work: Some(work) });
     }
 
-    /// Grants a slice to the job that needs it most, and polls all. Answers whether more is owed.
+    /// Grants a slice to the job that needs it most, what that leaves to the others, and polls all. Answers whether more is owed.
     fn slice(self: &Rc<Self>, idle: bool) -> bool {
-        let (mut jobs, held) = {
+        let mut jobs = {
             let mut state = self.state.borrow_mut();
-            let held = std::mem::take(&mut state.compaction.holds);
             if state.compaction.jobs.is_empty() {
+                (state.compaction.works, state.compaction.holds) = (false, false);
                 return false;
             }
-            (std::mem::take(&mut state.compaction.jobs), held)
+            std::mem::take(&mut state.compaction.jobs)
         };
         let (owed, first) = {
             let state = self.state.borrow();
@@ -535,25 +559,29 @@ impl Core {
         let granted = chosen.filter(|_| spill.is_some() || owed || ahead());
         probes::slice_begun(self.config.shard);
         let mut more = false;
-        // Whether all of a grant was used: nothing but the processor was waited for.
         let mut worked = false;
         let mut spent = 0;
         let mut failed = None;
-        for (at, job) in jobs.iter_mut().enumerate() {
+        // The one chosen goes first; what it leaves, since it waits for the disk, is for the others. All are polled: what is
+        // not merging needs no grant.
+        let mut left = if granted.is_some() { SLICE_BYTES } else { 0 };
+        let others = (0..jobs.len()).filter(|&at| Some(at) != granted);
+        for at in granted.into_iter().chain(others) {
+            let job = &mut jobs[at];
             let Some(work) = &mut job.work else { continue };
-            job.throttle.grant(if granted == Some(at) { SLICE_BYTES } else { 0 });
+            job.throttle.grant(left);
             let (before, spent_before) = (job.throttle.done(), job.throttle.spent());
             let polled = work.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop()));
             let bytes = job.throttle.done() - before;
-            spent += job.throttle.spent() - spent_before;
+            let used = job.throttle.spent() - spent_before;
+            spent += used;
+            worked |= left > 0 && used >= left;
+            left = left.saturating_sub(used);
             let compaction = &mut self.state.borrow_mut().compaction;
             compaction.merged += bytes;
             if let Task::Carry(carry) = &job.task {
                 compaction.pace.progress(carry.due(), bytes);
             }
-            // A job that did not use its grant waits for the disk.
-            worked |= granted == Some(at) && job.throttle.is_used_up();
-            more |= worked;
             match polled {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => {
@@ -566,6 +594,7 @@ impl Core {
                 }
             }
         }
+        more |= worked;
         probes::slice_ended(self.config.shard, spent);
         if granted.is_some() {
             let ended = self.io.now();
@@ -580,8 +609,8 @@ impl Core {
             let compaction = &mut state.compaction;
             compaction.jobs.extend(jobs);
             compaction.slice_max = compaction.slice_max.max(spent);
-            let most = if held { OWED_LEFT } else { OWED_MOST };
-            compaction.holds = worked && compaction.pace.owed_bytes(newest) > most;
+            compaction.works = worked;
+            compaction.look(newest);
         }
         if let Some(error) = failed {
             self.give_up(error);

@@ -603,6 +603,7 @@ impl State {
             probes::carry_due(config.shard, carry.level(config.divisor).0, commit, work.total());
             self.compaction.due(carry, &self.tip.schedule.shape, commit, work);
         }
+        self.compaction.sequenced(commit, record.len());
         self.commits += 1;
         self.waiters.sequenced(now);
         match durability {
