@@ -298,7 +298,11 @@ pub(crate) fn compare(bench: &Bench, comparison: &Comparison<'_>) -> Result<Outc
             for (work, measured) in works.iter().zip(&mut measured) {
                 let each = entrant.clients.iter().zip(&mut measured[number]);
                 for (clients, measured) in each.filter(|(clients, _)| clients.can_do(*work)) {
-                    let got = clients.run(&*store, data, *work, *times)?;
+                    let got = calm(
+                        bench,
+                        |got: &Measured| got.stolen,
+                        || clients.run(&*store, data, *work, *times),
+                    )?;
                     say(&format!(
                         "  {:<28} {:<44} {:>12}  p50 {:>8}  p99.9 {:>8}  stolen {:>2.0} %",
                         entrant.name(),
@@ -326,6 +330,30 @@ pub(crate) fn compare(bench: &Bench, comparison: &Comparison<'_>) -> Result<Outc
         outcome.figures.push(figures.collect());
     }
     Ok(outcome)
+}
+
+/// A trial in which more than this share of the processor time was stolen is made again …
+const STOLEN_MOST: f64 = 0.05;
+/// … so often in all; the one with the least counts, whatever its rate.
+const TRIALS: u32 = 3;
+
+/// Makes a trial, and makes it again where much was stolen; in quick runs once.
+pub(crate) fn calm<T>(
+    bench: &Bench,
+    stolen: impl Fn(&T) -> f64,
+    mut trial: impl FnMut() -> Result<T>,
+) -> Result<T> {
+    let mut best = trial()?;
+    for _ in 1..bench.scale.pick(TRIALS, 1) {
+        if stolen(&best) <= STOLEN_MOST || interrupted() {
+            break;
+        }
+        let again = trial()?;
+        if stolen(&again) < stolen(&best) {
+            best = again;
+        }
+    }
+    Ok(best)
 }
 
 /// What an operation counts: the keys of a batch, else one.

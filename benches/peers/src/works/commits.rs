@@ -2,10 +2,11 @@
 
 use crate::engines::floor::{Floor, PAGE};
 use crate::engines::{Durability, Kind, Result, View};
+use crate::measure::Measured;
 use crate::ops::{Data, Work};
 use crate::row::{Figure, Goal, Row, Side};
 use crate::shared::units;
-use crate::trial::{Before, Bench, Clients, Comparison, Entrant, Outcome, compare, say};
+use crate::trial::{Before, Bench, Clients, Comparison, Entrant, Outcome, calm, compare, say};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -124,7 +125,7 @@ pub(crate) fn one_client(bench: &Bench, _: &BTreeSet<u32>) -> Result<Vec<Row>> {
     let mut raw = Vec::new();
     let mut ours: Vec<Outcome> = Vec::new();
     for _ in 0..rounds {
-        raw.push(floor.writes(PAGE, 1, times)?);
+        raw.push(calm(bench, |raw: &Measured| raw.stolen, || floor.writes(PAGE, 1, times))?);
         say(&format!("  {:<28} {:>12}", "floor", units::rate(raw.last().map_or(0.0, |raw| raw.rate))));
         let comparison = Comparison {
             data: keys(),

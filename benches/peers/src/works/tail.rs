@@ -11,7 +11,7 @@ use crate::native;
 use crate::ops::{Data, Work};
 use crate::row::{Figure, Goal, Row, Side};
 use crate::shared::units;
-use crate::trial::{Bench, Clients, say};
+use crate::trial::{Bench, Clients, calm, say};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -76,9 +76,10 @@ pub(crate) fn latency(bench: &Bench, wanted: &BTreeSet<u32>) -> Result<Vec<Row>>
     let setup = bench.setup(place.path(), CACHE_BYTES, Durability::Synced);
     let store = Kind::Quipu.open(&setup)?;
     let quipu = store.quipu().ok_or("Quipu is Quipu")?;
-    let highest = ON_CORE.run(&*store, &keys(), Work::Put, bench.scale.times)?;
+    let stolen = |measured: &Measured| measured.stolen;
+    let highest = calm(bench, stolen, || ON_CORE.run(&*store, &keys(), Work::Put, bench.scale.times))?;
     let rate = highest.rate / 2.0;
-    let with = paced(quipu, rate, times)?;
+    let with = calm(bench, |paced: &Paced| paced.measured.stolen, || paced(quipu, rate, times))?;
     tell("Quipu at 50 %", &with.measured);
     let settings = vec![(Kind::Quipu.to_string(), store.settings())];
     let shards = quipu.directories.len() as u32;
@@ -104,7 +105,8 @@ fn against_floor(bench: &Bench, with: &Paced, highest: f64, shards: u32, times: 
     let place = bench.place("floor");
     std::fs::create_dir_all(place.path())?;
     let floor = Floor::create(&place.path().join("floor"), 256 << 20)?;
-    let raw = floor.writes_at(size, writes, LOG_DEPTH, shards, times)?;
+    let stolen = |measured: &Measured| measured.stolen;
+    let raw = calm(bench, stolen, || floor.writes_at(size, writes, LOG_DEPTH, shards, times))?;
     tell("floor at the same writes", &raw);
     let what = format!(
         "Durable commits of one put at 50 % of Quipu's highest rate ({} on-core, 512 in flight on each shard), evenly spaced, on-core; \
@@ -166,24 +168,33 @@ fn without_carries(
     let past = boundary_before(commits);
     // Each shard's log holds the run, and the window before it.
     let files = ((commits.max(past) as f64 * LOG_BYTES_A_COMMIT) as u64).div_ceil(FILE) * 2 + 4;
-    let place = bench.place("tail");
-    let setup = Setup {
-        memtable_bytes: 8 << 30,
-        quipu: Tuning {
-            base_ratio: None,
-            flush_bytes: Some(1 << 40),
-            log_file_bytes: Some(FILE),
-            log_files_max: Some(files.clamp(12, 100) as usize),
-            one_directory: false,
-        },
-        ..bench.setup(place.path(), CACHE_BYTES, Durability::Synced)
-    };
-    let store = Kind::Quipu.open(&setup)?;
-    let quipu = store.quipu().ok_or("Quipu is Quipu")?;
     let each = past / u64::from(PAST_CLIENTS) + 1;
-    Clients::OnCore(PAST_CLIENTS).run_each(&*store, &keys(), Work::Put, Some(each), ENDLESS)?;
-    store.settle()?;
-    let without = paced(quipu, rate, times)?;
+    let (without, own) = calm(
+        bench,
+        |(paced, _): &(Paced, _)| paced.measured.stolen,
+        || {
+            let place = bench.place("tail");
+            let setup = Setup {
+                memtable_bytes: 8 << 30,
+                quipu: Tuning {
+                    base_ratio: None,
+                    flush_bytes: Some(1 << 40),
+                    log_file_bytes: Some(FILE),
+                    log_files_max: Some(files.clamp(12, 100) as usize),
+                    one_directory: false,
+                },
+                ..bench.setup(place.path(), CACHE_BYTES, Durability::Synced)
+            };
+            let store = Kind::Quipu.open(&setup)?;
+            let quipu = store.quipu().ok_or("Quipu is Quipu")?;
+            Clients::OnCore(PAST_CLIENTS).run_each(&*store, &keys(), Work::Put, Some(each), ENDLESS)?;
+            store.settle()?;
+            let without = paced(quipu, rate, times)?;
+            let settings = store.settings();
+            store.close()?;
+            Ok((without, settings))
+        },
+    )?;
     tell("Quipu without carries", &without.measured);
     let what = format!(
         "Durable commits of one put at {}, on-core, evenly spaced: with carries as usual, and without. The engine has no switch for \
@@ -201,11 +212,10 @@ fn without_carries(
         units::thousands(2 * each * u64::from(PAST_CLIENTS))
     ));
     row.settings = settings;
-    row.settings.push(("Quipu, without carries".to_string(), store.settings()));
+    row.settings.push(("Quipu, without carries".to_string(), own));
     row.figures.extend(tail_of(Side::Ours, "Quipu", "with carries".to_string(), with.measured.clone()));
     row.figures.extend(tail_of(Side::Ours, "Quipu", "without carries".to_string(), without.measured));
     row.goals.push(Goal::at_most("1.2 x", 1.2, ratio, "with carries over without"));
-    store.close()?;
     Ok(row)
 }
 
