@@ -217,14 +217,17 @@ impl Pace {
     pub fn settle(&mut self, n: Commit) {
         let settles = |work: &Work| work.installed && work.end() <= n.next();
         for at in 0..self.works.len() {
-            let Work { start, .. } = self.works[at];
-            if self.works[at].is_fold() {
-                let beside = self.works.iter().filter(|work| !work.is_fold() && work.start >= start);
-                let settled: u64 = beside.filter(|work| settles(work)).map(|work| work.total_bytes).sum();
-                self.works[at].settled_bytes += settled;
-            }
+            let beside = self.beside(&self.works[at]).filter(|work| settles(work));
+            let settled: u64 = beside.map(|work| work.total_bytes).sum();
+            self.works[at].settled_bytes += settled;
         }
         self.works.retain(|work| !settles(work));
+    }
+
+    /// The carries in the account that a fold gives way to; of any other, none.
+    fn beside<'a>(&'a self, fold: &'a Work) -> impl Iterator<Item = &'a Work> {
+        let others = self.works.iter().filter(|_| fold.is_fold());
+        others.filter(|other| !other.is_fold() && other.start >= fold.start)
     }
 
     /// What the schedule of a carry in the account says after commit `n`.
@@ -232,9 +235,9 @@ impl Pace {
         if !work.is_fold() {
             return work.scheduled_bytes(n);
         }
-        let beside = self.works.iter().filter(|other| !other.is_fold() && other.start >= work.start);
-        let beside =
-            beside.fold(work.settled_bytes, |sum, other| sum.saturating_add(other.scheduled_bytes(n)));
+        let beside = self
+            .beside(work)
+            .fold(work.settled_bytes, |sum, other| sum.saturating_add(other.scheduled_bytes(n)));
         work.scheduled_beside(n, beside)
     }
 

@@ -4,7 +4,7 @@
 //! - Open loop: operations have times at which they are to start, evenly spaced and dealt out to the threads in turn;
 //!   latency counts from then, whenever they really start.
 
-use crate::engines::{Result, Store, View};
+use crate::engines::{Client, Result, Store, View};
 use crate::measure::{Measured, Recorder, Times, Window, interrupted};
 use crate::ops::{Data, Ops, Slots, Work, lost};
 use crate::shared::key::Key;
@@ -29,21 +29,7 @@ pub(crate) struct Spec {
 
 /// A closed loop of so many threads.
 pub(crate) fn closed(store: &dyn Store, spec: &Spec, threads: u32, times: Times) -> Result<Measured> {
-    let window = Window::now(times);
-    on_threads(threads, |thread| {
-        let mut client = store.client(spec.view)?;
-        let mut ops = Ops::new(&spec.data, spec.work, Slots::ALL, thread).limited(spec.each);
-        let mut recorder = Recorder::new(window);
-        let mut started = Instant::now();
-        while !window.over(started) && ops.more() {
-            ops.perform(&mut *client)?;
-            let ended = Instant::now();
-            recorder.record(started, ended);
-            started = ended;
-        }
-        client.drain()?;
-        Ok(recorder)
-    })
+    closed_loop(store, spec, threads, times, |ops, client| ops.perform(client).map(|()| 1))
 }
 
 /// A closed loop of so many threads, each of which reads so many keys in a call.
@@ -54,6 +40,28 @@ pub(crate) fn closed_together(
     together: u32,
     times: Times,
 ) -> Result<Measured> {
+    closed_loop(store, spec, threads, times, |ops, client| {
+        let (slots, keys) = ops.next_gets(together)?;
+        let (mut wrong, mut place) = (None, slots.iter());
+        let found = client.get_many(&keys, &mut |value| {
+            wrong = wrong.or(place.next().copied().filter(|&slot| !ops.right(slot, value)));
+        })?;
+        // Where one is missing, those behind it are taken for wrong ones, too.
+        match wrong.or(slots.get(found).copied()) {
+            Some(slot) => Err(lost(slot)),
+            None => Ok(keys.len()),
+        }
+    })
+}
+
+/// A closed loop of so many threads. `perform` does what comes next, and answers how many operations that were.
+fn closed_loop(
+    store: &dyn Store,
+    spec: &Spec,
+    threads: u32,
+    times: Times,
+    perform: impl Fn(&mut Ops, &mut dyn Client) -> Result<usize> + Sync,
+) -> Result<Measured> {
     let window = Window::now(times);
     on_threads(threads, |thread| {
         let mut client = store.client(spec.view)?;
@@ -61,19 +69,12 @@ pub(crate) fn closed_together(
         let mut recorder = Recorder::new(window);
         let mut started = Instant::now();
         while !window.over(started) && ops.more() {
-            let (slots, keys) = ops.next_gets(together)?;
-            let (mut wrong, mut place) = (None, slots.iter());
-            let found = client.get_many(&keys, &mut |value| {
-                wrong = wrong.or(place.next().copied().filter(|&slot| !ops.right(slot, value)));
-            })?;
-            // Where one is missing, those behind it are taken for wrong ones, too.
-            if let Some(slot) = wrong.or(slots.get(found).copied()) {
-                return Err(lost(slot));
-            }
+            let performed = perform(&mut ops, &mut *client)?;
             let ended = Instant::now();
-            keys.iter().for_each(|_| recorder.record(started, ended));
+            (0..performed).for_each(|_| recorder.record(started, ended));
             started = ended;
         }
+        client.drain()?;
         Ok(recorder)
     })
 }

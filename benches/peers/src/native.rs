@@ -283,9 +283,7 @@ pub(crate) fn on_core_together(quipu: &Quipu, spec: &Spec, together: u32, times:
                 }
             }
             let ended = Instant::now();
-            let mut recorder = place.recorder.borrow_mut();
-            keys.iter().for_each(|_| recorder.record(started, ended));
-            drop(recorder);
+            keys.iter().for_each(|_| place.recorder.borrow_mut().record(started, ended));
             tokio::task::yield_now().await;
             started = Instant::now();
         }

@@ -298,11 +298,7 @@ pub(crate) fn compare(bench: &Bench, comparison: &Comparison<'_>) -> Result<Outc
             for (work, measured) in works.iter().zip(&mut measured) {
                 let each = entrant.clients.iter().zip(&mut measured[number]);
                 for (clients, measured) in each.filter(|(clients, _)| clients.can_do(*work)) {
-                    let got = calm(
-                        bench,
-                        |got: &Measured| got.stolen,
-                        || clients.run(&*store, data, *work, *times),
-                    )?;
+                    let got = calm(bench, || clients.run(&*store, data, *work, *times))?;
                     say(&format!(
                         "  {:<28} {:<44} {:>12}  p50 {:>8}  p99.9 {:>8}  stolen {:>2.0} %",
                         entrant.name(),
@@ -338,7 +334,12 @@ const STOLEN_MOST: f64 = 0.05;
 const TRIALS: u32 = 3;
 
 /// Makes a trial, and makes it again where much was stolen; in quick runs once.
-pub(crate) fn calm<T>(
+pub(crate) fn calm(bench: &Bench, trial: impl FnMut() -> Result<Measured>) -> Result<Measured> {
+    calm_by(bench, |measured| measured.stolen, trial)
+}
+
+/// As [`calm`], for a trial that comes with more than what was measured.
+pub(crate) fn calm_by<T>(
     bench: &Bench,
     stolen: impl Fn(&T) -> f64,
     mut trial: impl FnMut() -> Result<T>,

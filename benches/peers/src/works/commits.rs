@@ -2,7 +2,6 @@
 
 use crate::engines::floor::{Floor, PAGE};
 use crate::engines::{Durability, Kind, Result, View};
-use crate::measure::Measured;
 use crate::ops::{Data, Work};
 use crate::row::{Figure, Goal, Row, Side};
 use crate::shared::units;
@@ -125,7 +124,7 @@ pub(crate) fn one_client(bench: &Bench, _: &BTreeSet<u32>) -> Result<Vec<Row>> {
     let mut raw = Vec::new();
     let mut ours: Vec<Outcome> = Vec::new();
     for _ in 0..rounds {
-        raw.push(calm(bench, |raw: &Measured| raw.stolen, || floor.writes(PAGE, 1, times))?);
+        raw.push(calm(bench, || floor.writes(PAGE, 1, times))?);
         say(&format!("  {:<28} {:>12}", "floor", units::rate(raw.last().map_or(0.0, |raw| raw.rate))));
         let comparison = Comparison {
             data: keys(),

@@ -3,7 +3,6 @@
 use super::commits::{SEED, VALUE_BYTES, take};
 use crate::engines::floor::Floor;
 use crate::engines::{Durability, Kind, Purpose, Result, View};
-use crate::measure::Measured;
 use crate::ops::{Data, Work};
 use crate::row::{Figure, Goal, Row, Side};
 use crate::shared::units;
@@ -126,11 +125,7 @@ pub(crate) fn cold(bench: &Bench, _: &BTreeSet<u32>) -> Result<Vec<Row>> {
     let floor = Floor::create(&place.path().join("floor"), data.bytes())?;
     let mut raw = Vec::new();
     for _ in 0..bench.scale.rounds {
-        raw.push(calm(
-            bench,
-            |raw: &Measured| raw.stolen,
-            || floor.reads(COLD_IN_FLIGHT, FLOOR_THREADS, bench.scale.times),
-        )?);
+        raw.push(calm(bench, || floor.reads(COLD_IN_FLIGHT, FLOOR_THREADS, bench.scale.times))?);
         say(&format!("  {:<28} {:>12}", "floor", units::rate(raw.last().map_or(0.0, |raw| raw.rate))));
     }
     let what = format!(

@@ -11,7 +11,7 @@ use crate::native;
 use crate::ops::{Data, Work};
 use crate::row::{Figure, Goal, Row, Side};
 use crate::shared::units;
-use crate::trial::{Bench, Clients, calm, say};
+use crate::trial::{Bench, Clients, calm, calm_by, say};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -76,10 +76,9 @@ pub(crate) fn latency(bench: &Bench, wanted: &BTreeSet<u32>) -> Result<Vec<Row>>
     let setup = bench.setup(place.path(), CACHE_BYTES, Durability::Synced);
     let store = Kind::Quipu.open(&setup)?;
     let quipu = store.quipu().ok_or("Quipu is Quipu")?;
-    let stolen = |measured: &Measured| measured.stolen;
-    let highest = calm(bench, stolen, || ON_CORE.run(&*store, &keys(), Work::Put, bench.scale.times))?;
+    let highest = calm(bench, || ON_CORE.run(&*store, &keys(), Work::Put, bench.scale.times))?;
     let rate = highest.rate / 2.0;
-    let with = calm(bench, |paced: &Paced| paced.measured.stolen, || paced(quipu, rate, times))?;
+    let with = calm_by(bench, |paced: &Paced| paced.measured.stolen, || paced(quipu, rate, times))?;
     tell("Quipu at 50 %", &with.measured);
     let settings = vec![(Kind::Quipu.to_string(), store.settings())];
     let shards = quipu.directories.len() as u32;
@@ -105,8 +104,7 @@ fn against_floor(bench: &Bench, with: &Paced, highest: f64, shards: u32, times: 
     let place = bench.place("floor");
     std::fs::create_dir_all(place.path())?;
     let floor = Floor::create(&place.path().join("floor"), 256 << 20)?;
-    let stolen = |measured: &Measured| measured.stolen;
-    let raw = calm(bench, stolen, || floor.writes_at(size, writes, LOG_DEPTH, shards, times))?;
+    let raw = calm(bench, || floor.writes_at(size, writes, LOG_DEPTH, shards, times))?;
     tell("floor at the same writes", &raw);
     let what = format!(
         "Durable commits of one put at 50 % of Quipu's highest rate ({} on-core, 512 in flight on each shard), evenly spaced, on-core; \
@@ -169,7 +167,7 @@ fn without_carries(
     // Each shard's log holds the run, and the window before it.
     let files = ((commits.max(past) as f64 * LOG_BYTES_A_COMMIT) as u64).div_ceil(FILE) * 2 + 4;
     let each = past / u64::from(PAST_CLIENTS) + 1;
-    let (without, own) = calm(
+    let (without, own) = calm_by(
         bench,
         |(paced, _): &(Paced, _)| paced.measured.stolen,
         || {
@@ -262,10 +260,10 @@ pub(crate) fn slowest_second(bench: &Bench, _: &BTreeSet<u32>) -> Result<Vec<Row
     row.settings.push((Kind::Quipu.to_string(), store.settings()));
     store.close()?;
     drop(place);
-    let slowest = measured.slowest().filter(|_| levels.len() >= 3);
+    let enough = levels.len() >= 3;
+    let slowest = measured.slowest().filter(|_| enough);
     row.figures.extend(Figure::rates(Side::Ours, "Quipu", ON_CORE.to_string(), vec![measured], 1.0));
     row.goals.push(Goal::at_least("80 % of the mean", 0.8, slowest, "the slowest second over the mean"));
-    let enough = levels.len() >= 3;
     let levels: Vec<String> =
         levels.into_iter().map(|level| level.map_or("the base".into(), |level| level.to_string())).collect();
     row.notes.push(format!("Levels of carries in flight during the run: {}.", levels.join(", ")));
