@@ -71,12 +71,15 @@ fn tail_of(side: Side, name: &str, clients: String, measured: Measured) -> Optio
 
 /// Rows 11 and 13.
 pub(crate) fn latency(bench: &Bench, wanted: &BTreeSet<u32>) -> Result<Vec<Row>> {
-    let times = bench.scale.longer(2);
+    // The highest rate is one that the engine holds for as long as the tail is measured, and with carries of every level
+    // under way: an engine that is empty has none for seconds.
+    let times = Times { warmup: bench.scale.times.warmup * 5, ..bench.scale.longer(2) };
     let place = bench.place("tail");
     let setup = bench.setup(place.path(), CACHE_BYTES, Durability::Synced);
     let store = Kind::Quipu.open(&setup)?;
     let quipu = store.quipu().ok_or("Quipu is Quipu")?;
-    let highest = calm(bench, || ON_CORE.run(&*store, &keys(), Work::Put, bench.scale.times))?;
+    let highest = calm(bench, || ON_CORE.run(&*store, &keys(), Work::Put, times))?;
+    tell("Quipu's highest rate", &highest);
     let rate = highest.rate / 2.0;
     let with = calm_by(bench, |paced: &Paced| paced.measured.stolen, || paced(quipu, rate, times))?;
     tell("Quipu at 50 %", &with.measured);
