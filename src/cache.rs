@@ -3,7 +3,8 @@
 //! One thread uses it, so it locks nothing. Which block has to go is decided by `quick_cache` (CLOCK-PRO with
 //! ghosts: what is read once does not push out what is read often). A block is known by the number of its
 //! segment, which is never used twice, and by its offset; so a removed segment's blocks are never found
-//! again, and simply age out.
+//! again. They were used often, and would age out slowly, in the place of what took their entries over: so they are
+//! [forgotten](BlockCache::forget), a few each turn.
 
 use crate::segment::{Block, Filter};
 use quick_cache::unsync::{Cache, DefaultLifecycle};
@@ -158,6 +159,18 @@ impl BlockCache {
         if besides.is_multiple_of(TOLD_OF) {
             let _ = self.inner.borrow().get(&key());
         }
+    }
+
+    /// What is cached of a block; counts as no use of it.
+    pub(crate) fn glance(&self, key: BlockKey) -> Option<Cached> {
+        self.inner.borrow().peek(&key).cloned()
+    }
+
+    /// Lets go of a block that no one will look for any more.
+    pub(crate) fn forget(&self, key: BlockKey) {
+        let forgotten = self.inner.borrow_mut().remove(&key);
+        // Its memory is given back when nothing is borrowed any more.
+        drop(forgotten);
     }
 
     /// Whether a block is cached; counts as neither hit nor miss.

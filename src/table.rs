@@ -9,12 +9,17 @@ use crate::memtable::{Memtable, Place, Position};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 
+/// A table is warm where at least one point read in it succeeded for so many of its commits.
+const WARM_SHARE: u64 = 16;
+
 /// A memtable and the commits it holds.
 pub(crate) struct Table {
     after: Commit,
     last: Cell<Commit>,
     /// Bytes of the operations in it, as the budgets count them.
     bytes: Cell<u64>,
+    /// Of point reads, how many found what they looked for in it.
+    found: Cell<u64>,
     live: RefCell<Memtable>,
     frozen: OnceCell<Memtable>,
 }
@@ -26,6 +31,7 @@ impl Table {
             after,
             last: Cell::new(after),
             bytes: Cell::new(0),
+            found: Cell::new(0),
             live: RefCell::new(Memtable::new()),
             frozen: OnceCell::new(),
         })
@@ -42,6 +48,18 @@ impl Table {
 
     pub(crate) fn memory(&self) -> usize {
         self.with_lagging(Memtable::memory)
+    }
+
+    /// So many point reads found what they looked for.
+    #[inline]
+    pub(crate) fn found(&self, reads: u64) {
+        self.found.set(self.found.get() + reads);
+    }
+
+    /// Whether readers look for what is in it: then they are likely to do so once it lies in a segment.
+    pub(crate) fn is_warm(&self) -> bool {
+        let commits = self.last.get().0 - self.after.0;
+        self.found.get() > 0 && self.found.get() >= commits / WARM_SHARE
     }
 
     /// Whether nothing was added so far.
@@ -147,6 +165,12 @@ impl TableCursor {
     /// The memory that it holds beyond its table, in bytes.
     pub(crate) fn memory(&self) -> usize {
         self.copy.key.capacity() + self.copy.value.capacity()
+    }
+
+    /// See [`Table::is_warm`].
+    #[inline]
+    pub(crate) fn is_warm(&self) -> bool {
+        self.table.is_warm()
     }
 
     /// Moves to the first entry behind a place.

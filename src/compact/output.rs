@@ -6,7 +6,7 @@ use crate::disk::io::Ticket;
 use crate::disk::{FileId, IoBuf, Op, OpenHow, Outcome};
 use crate::entry::Entry;
 use crate::error::{Error, Result};
-use crate::segment::{Segment, SegmentIdentity, SegmentWriter};
+use crate::segment::{BlockPtr, Finished, Segment, SegmentIdentity, SegmentWriter};
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
@@ -53,19 +53,22 @@ impl Output {
         Ok(Output { context, name, file, offset: 0, writer, number, flights: VecDeque::new(), open: true })
     }
 
-    /// Adds an entry; `warm` where readers have the block that it comes from in the cache: then they get the one that it
-    /// goes into as well. Answers whether chunks are ready to be written: then [`flush`](Output::flush).
+    /// Adds an entry; `warm` where readers have what it comes from in memory: then they get the block that it goes into, and
+    /// what leads to it, as well. Answers whether chunks are ready to be written: then [`flush`](Output::flush).
     #[inline]
     pub(crate) fn add(&mut self, entry: &Entry<'_>, warm: bool) -> bool {
         self.writer.add(entry);
         if warm {
             self.writer.keep_block();
         }
-        if let Some((ptr, block)) = self.writer.take_kept() {
-            let key = BlockKey { segment: self.number, offset: ptr.offset };
-            self.context.cache.insert(key, Cached::Block(Rc::new(block)));
+        while let Some((ptr, kept)) = self.writer.take_kept() {
+            self.keep(ptr, kept);
         }
         self.writer.has_output()
+    }
+
+    fn keep(&self, ptr: BlockPtr, kept: Cached) {
+        self.context.cache.insert(BlockKey { segment: self.number, offset: ptr.offset }, kept);
     }
 
     /// The bytes of the file so far.
@@ -126,7 +129,8 @@ impl Output {
     pub(crate) async fn finish(mut self) -> Result<Rc<Segment>> {
         let identity = self.writer.identity();
         let writer = std::mem::replace(&mut self.writer, SegmentWriter::new(self.context.segments, identity));
-        let (chunks, meta) = writer.finish();
+        let Finished { chunks, meta, kept } = writer.finish();
+        kept.into_iter().for_each(|(ptr, kept)| self.keep(ptr, kept));
         for chunk in chunks {
             self.write(chunk).await?;
         }

@@ -43,12 +43,13 @@ impl Cursor {
         }
     }
 
-    /// Whether the entry lies in a block that readers have in the cache, as far as a merge for a carry knows.
+    /// Whether readers have what the entry lies in in memory, and look for it, as far as a merge for a carry knows.
     #[inline]
     pub(crate) fn is_warm(&self) -> bool {
         match self {
+            Cursor::Table(cursor) => cursor.is_warm(),
             Cursor::Segment(cursor) => cursor.is_warm(),
-            Cursor::Table(_) | Cursor::Parts(_) => false,
+            Cursor::Parts(_) => false,
         }
     }
 

@@ -102,7 +102,7 @@ impl Merge {
         self.cursors[*self.order.last()?].value_shared()
     }
 
-    /// Whether the entry it is at lies in a block that readers have in the cache; see [`Cursor::is_warm`].
+    /// Whether readers have what the entry it is at lies in in memory; see [`Cursor::is_warm`].
     #[inline]
     pub(crate) fn is_warm(&self) -> bool {
         self.order.last().is_some_and(|&first| self.cursors[first].is_warm())

@@ -24,6 +24,7 @@ use crate::entry::{DirectoryId, Entry};
 use crate::error::Result;
 use crate::levels::Commit;
 use crate::segment::{Found, Segment, key_hash};
+use crate::table::Table;
 use crate::view::{Frame, Source};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -49,9 +50,7 @@ async fn find(
     key: &[u8],
 ) -> Result<Option<Found>> {
     let at = frame.commit;
-    let own =
-        |entry: Entry<'_>| Found { commit: entry.commit, value: entry.value.map(Bytes::copy_from_slice) };
-    if let Some(found) = frame.active.with(|memtable| memtable.get(directory, key, at).map(own)) {
+    if let Some(found) = in_table(&frame.active, directory, key, at) {
         return Ok(Some(found));
     }
     let hash = key_hash(directory, key);
@@ -60,7 +59,7 @@ async fn find(
             continue;
         }
         let found = match source {
-            Source::Table(table) => table.with(|memtable| memtable.get(directory, key, at).map(own)),
+            Source::Table(table) => in_table(table, directory, key, at),
             Source::Segment(segment) => in_segment(segment, cache, directory, key, hash, at).await?,
         };
         if found.is_some() {
@@ -71,6 +70,15 @@ async fn find(
         Some(part) => in_segment(&part.segment, cache, directory, key, hash, at).await,
         None => Ok(None),
     }
+}
+
+#[inline]
+fn in_table(table: &Table, directory: DirectoryId, key: &[u8], at: Commit) -> Option<Found> {
+    let own =
+        |entry: Entry<'_>| Found { commit: entry.commit, value: entry.value.map(Bytes::copy_from_slice) };
+    let found = table.with(|memtable| memtable.get(directory, key, at).map(own));
+    table.found(u64::from(found.is_some()));
+    found
 }
 
 #[inline]

@@ -62,6 +62,7 @@ impl<'a> Search<'a> {
                 self.values[self.places[number]] = entry.value.map(Bytes::copy_from_slice);
             });
         });
+        table.found(answered.iter().filter(|&&answered| answered).count() as u64);
         self.close(&answered);
     }
 

@@ -47,7 +47,7 @@ fn segment_figures() {
                 copied += cpu_time() - copy;
             }
         }
-        let (rest, meta) = writer.finish();
+        let Finished { chunks: rest, meta, .. } = writer.finish();
         rest.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
         let took = cpu_time() - start - copied;
         println!(

@@ -16,8 +16,8 @@ use super::meta::{
 };
 use super::test_disk::{block_on, memory_disk};
 use super::{
-    MAGIC_FOOTER, MAGIC_HEADER, Segment, SegmentCursor, SegmentIdentity, SegmentMeta, SegmentOptions,
-    SegmentWriter, VERSION,
+    Finished, MAGIC_FOOTER, MAGIC_HEADER, Segment, SegmentCursor, SegmentIdentity, SegmentMeta,
+    SegmentOptions, SegmentWriter, VERSION,
 };
 use crate::cache::BlockCache;
 use crate::codec::{Reader, put_varint};
@@ -321,7 +321,7 @@ fn write(model: &Model, options: SegmentOptions, window: u64) -> (Vec<u8>, Segme
             bytes.extend_from_slice(&chunk);
         }
     }
-    let (rest, meta) = writer.finish();
+    let Finished { chunks: rest, meta, .. } = writer.finish();
     rest.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
     (bytes, meta)
 }

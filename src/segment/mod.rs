@@ -42,13 +42,13 @@ mod test_disk;
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
 
-pub(crate) use block::Block;
+pub(crate) use block::{Block, BlockPtr};
 pub(crate) use cursor::SegmentCursor;
 pub(crate) use filter::{Filter, key_hash};
 pub(crate) use many::{Answered, Wanted, get_each_now};
 pub(crate) use meta::{SegmentIdentity, SegmentMeta, SegmentOptions};
-pub(crate) use reader::{Found, Segment, VALUE_SHARED_BYTES_MIN};
-pub(crate) use writer::SegmentWriter;
+pub(crate) use reader::{Found, Leftover, Segment, VALUE_SHARED_BYTES_MIN};
+pub(crate) use writer::{Finished, SegmentWriter};
 
 use crate::limits::{KEY_BYTES_MAX, PAGE_BYTES, VALUE_BYTES_MAX};
 

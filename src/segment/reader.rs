@@ -420,6 +420,57 @@ impl Segment {
     }
 }
 
+/// What the cache has of a segment that is removed, as far as its index leads there within the cache.
+pub(crate) struct Leftover {
+    /// What the cache knows the segment by.
+    segment: u64,
+    /// Index blocks, each with the first of its children that was not looked at; the next to go on with last.
+    index: Vec<Step>,
+}
+
+impl Leftover {
+    /// Of a segment that is not read any more, but through snapshots: they read what they need again.
+    pub(crate) fn of(segment: &Segment, cache: &BlockCache) -> Self {
+        let mut leftover = Leftover { segment: segment.number, index: Vec::new() };
+        let SegmentMeta { root, directory_filter, .. } = segment.meta;
+        cache.forget(leftover.key_of(directory_filter));
+        leftover.forget_child(root, cache);
+        leftover
+    }
+
+    /// Takes some of it out of the cache, looking at so many blocks at most. Answers whether there may be more.
+    pub(crate) fn forget(&mut self, cache: &BlockCache, blocks: usize) -> bool {
+        for _ in 0..blocks {
+            let Some(step) = self.index.last_mut() else { return false };
+            if step.at == step.block.count() {
+                self.index.pop();
+                continue;
+            }
+            let child = step.child();
+            step.at += 1;
+            match step.block.kind() {
+                BlockKind::Leaf => cache.forget(self.key_of(child.block)),
+                _ => self.forget_child(child, cache),
+            }
+        }
+        true
+    }
+
+    /// Forgets an index block and the filter beside it, and goes on with its children.
+    fn forget_child(&mut self, child: Child, cache: &BlockCache) {
+        let key = self.key_of(child.block);
+        if let Some(Cached::Block(block)) = cache.glance(key) {
+            self.index.push(Step { block, at: 0 });
+            cache.forget(key);
+        }
+        cache.forget(self.key_of(child.filter));
+    }
+
+    fn key_of(&self, ptr: BlockPtr) -> BlockKey {
+        BlockKey { segment: self.segment, offset: ptr.offset }
+    }
+}
+
 impl Drop for Segment {
     fn drop(&mut self) {
         if self.obsolete.get() {

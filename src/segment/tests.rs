@@ -71,7 +71,7 @@ fn write(model: &Model, options: SegmentOptions, take_every: usize) -> (Vec<u8>,
             }
         }
     }
-    let (rest, meta) = writer.finish();
+    let Finished { chunks: rest, meta, .. } = writer.finish();
     rest.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
     assert_eq!(bytes.len() as u64, meta.file_bytes);
     (bytes, meta)
@@ -399,7 +399,7 @@ fn blocks_of_another_place_or_segment_are_refused() {
     assert!(check_damaged(&model, &meta, swapped), "a page written to the wrong place");
     let mut writer = SegmentWriter::new(SegmentOptions::default(), SegmentIdentity { shard: 3, ..IDENTITY });
     entries(&model).for_each(|entry| writer.add(&entry));
-    let (chunks, _) = writer.finish();
+    let Finished { chunks, .. } = writer.finish();
     let mut foreign = bytes;
     foreign[4096..8192].copy_from_slice(&chunks[0][4096..8192]);
     assert!(check_damaged(&model, &meta, foreign), "a page of another shard's segment");
@@ -462,7 +462,7 @@ fn blocks_waste_little() {
             let directory = DirectoryId(1 << 16);
             writer.add(&Entry { directory, key: key.as_bytes(), commit: Commit(1050), value: Some(&value) });
         }
-        let (_, meta) = writer.finish();
+        let Finished { meta, .. } = writer.finish();
         let waste = meta.file_bytes as f64 / (meta.raw_bytes + 8 * meta.entries) as f64 - 1.0;
         assert!(waste < waste_max, "values of {value_bytes}: {waste}");
     }

@@ -12,15 +12,18 @@
 
 use super::block::{BLOCK_HEADER_BYTES, Block, BlockKind, BlockPtr, Stored};
 use super::builder::{BlockBuilder, Framer, common_prefix};
-use super::filter::{self, DirectoryFilterBuilder, key_hash};
+use super::filter::{self, DirectoryFilterBuilder, Filter, key_hash};
 use super::meta::{Child, Compression, SegmentIdentity, SegmentMeta, SegmentOptions, footer, header_page};
 use super::{
     BLOCK_BYTES_MAX, BLOCK_BYTES_TARGET_MAX, BLOCK_PADDING_DIVISOR, CHUNK_BYTES, COMPRESSED_BLOCK_BYTES_RAW,
     DIRECTORY_BYTES, INDEX_BLOCK_BYTES_TARGET, INDEX_DEPTH_MAX, PARTITION_KEYS_MAX, page_ceil,
 };
+use crate::cache::Cached;
 use crate::disk::IoBuf;
 use crate::entry::{DirectoryId, Entry};
+use sbbf_rs_safe::Filter as SplitBlockFilter;
 use std::collections::VecDeque;
+use std::rc::Rc;
 use xxhash_rust::xxh3::Xxh3;
 
 /// Makes a segment's bytes. See the module.
@@ -34,8 +37,10 @@ pub(crate) struct SegmentWriter {
     block: BlockBuilder,
     /// The current block is to be handed out as well, once it is closed.
     keep: bool,
-    /// The block to be handed out: an entry closes one at most.
-    kept: Option<(BlockPtr, Block)>,
+    /// What is to be handed out: blocks, and what leads to them.
+    kept: Vec<(BlockPtr, Cached)>,
+    /// Whether a data block was.
+    keeps: bool,
     /// The separator in front of the current block, and its distance.
     separator: (Vec<u8>, u64),
     hashes: Vec<u64>,
@@ -57,12 +62,39 @@ pub(crate) struct SegmentWriter {
     min_full_key: Box<[u8]>,
 }
 
+/// What ends a segment.
+pub(crate) struct Finished {
+    /// They follow those taken before; the last one may be short.
+    pub(crate) chunks: Vec<IoBuf>,
+    pub(crate) meta: SegmentMeta,
+    /// See [`SegmentWriter::take_kept`].
+    pub(crate) kept: Vec<(BlockPtr, Cached)>,
+}
+
+/// A block as a reader of the file would come by it, checks and all. Should they fail, a reader will say so.
+fn as_read(
+    stored: &[u8],
+    ptr: BlockPtr,
+    kind: BlockKind,
+    identity: &SegmentIdentity,
+) -> Option<(BlockPtr, Cached)> {
+    let decoded = Block::decode(&Stored::Borrowed(stored), ptr, kind, identity.seed(), identity);
+    decoded.ok().map(|block| (ptr, Cached::Block(Rc::new(block))))
+}
+
+/// The same of a filter.
+fn filter_as_read(bits: &SplitBlockFilter, ptr: BlockPtr) -> Option<(BlockPtr, Cached)> {
+    Filter::from_bytes(bits.as_bytes()).map(|filter| (ptr, Cached::Filter(Rc::new(filter))))
+}
+
 /// One level of the index while it is built.
 #[derive(Default)]
 struct IndexLevel {
     block: BlockBuilder,
     /// Whether a block of this level has been written already.
     written: bool,
+    /// The current block is to be handed out, since it leads to one that is.
+    keep: bool,
     /// The child added last: the root, where it is the only one.
     last_child: Child,
 }
@@ -81,7 +113,8 @@ impl SegmentWriter {
             framer: Framer::new(identity.seed()),
             block: BlockBuilder::default(),
             keep: false,
-            kept: None,
+            kept: Vec::new(),
+            keeps: false,
             separator: (Vec::new(), 0),
             hashes: Vec::with_capacity(PARTITION_KEYS_MAX),
             levels: vec![IndexLevel::default()],
@@ -144,16 +177,17 @@ impl SegmentWriter {
         self.raw_bytes += (entry.key.len() + entry.value.map_or(0, <[u8]>::len)) as u64;
     }
 
-    /// The data block that the last entry went into is handed out, once it is closed: see [`SegmentWriter::take_kept`].
+    /// The data block that the last entry went into is handed out, once it is closed, and so are the filter and the index
+    /// blocks that lead to it: see [`SegmentWriter::take_kept`].
     #[inline]
     pub(crate) fn keep_block(&mut self) {
         self.keep = true;
     }
 
-    /// The block to be handed out that the last entry closed, as a reader of the file would have it.
+    /// One of those to be handed out that are closed, as a reader of the file would have it.
     #[inline]
-    pub(crate) fn take_kept(&mut self) -> Option<(BlockPtr, Block)> {
-        self.kept.take()
+    pub(crate) fn take_kept(&mut self) -> Option<(BlockPtr, Cached)> {
+        self.kept.pop()
     }
 
     /// Makes `last_full_key` the entry's; answers how many bytes it shares with the one before.
@@ -211,14 +245,13 @@ impl SegmentWriter {
         let offset = self.output.bytes;
         let stored = self.framer.entries(&mut self.block, BlockKind::Data, compress, offset);
         let block = self.output.append_block(stored);
-        if std::mem::take(&mut self.keep) {
-            // As a reader would come by it, checks and all. Should they fail, a reader will say so.
-            let (stored, seed) = (Stored::Borrowed(stored), self.identity.seed());
-            let decoded = Block::decode(&stored, block, BlockKind::Data, seed, &self.identity);
-            self.kept = decoded.ok().map(|decoded| (block, decoded));
+        let keep = std::mem::take(&mut self.keep);
+        if keep {
+            self.keeps = true;
+            self.kept.extend(as_read(stored, block, BlockKind::Data, &self.identity));
         }
         let (separator, distance) = std::mem::take(&mut self.separator);
-        self.add_child(0, &separator, distance, Child { block, filter: BlockPtr::default() });
+        self.add_child(0, &separator, distance, Child { block, filter: BlockPtr::default() }, keep);
         self.separator.0 = separator; // its memory is used again
     }
 
@@ -227,13 +260,20 @@ impl SegmentWriter {
         let offset = self.output.bytes;
         let leaf = &mut self.levels[0];
         let (separator, distance) = (leaf.block.first_key().to_vec(), leaf.block.first_distance());
+        let keep = std::mem::take(&mut leaf.keep);
         let stored = self.framer.entries(&mut leaf.block, BlockKind::Leaf, false, offset);
         let block = self.output.append_block(stored);
+        if keep {
+            self.kept.extend(as_read(stored, block, BlockKind::Leaf, &self.identity));
+        }
         let bits = filter::build(&self.hashes, self.options.filter_bits_per_key);
         self.hashes.clear();
         let filter = self.framer.filter(bits.as_bytes(), BlockKind::KeyFilter, self.output.bytes);
         let filter = self.output.append_block(filter);
-        self.add_child(1, &separator, distance, Child { block, filter });
+        if keep {
+            self.kept.extend(filter_as_read(&bits, filter));
+        }
+        self.add_child(1, &separator, distance, Child { block, filter }, keep);
     }
 
     /// Writes the current node of a level and notes it above.
@@ -242,13 +282,18 @@ impl SegmentWriter {
         let node = &mut self.levels[level];
         node.written = true;
         let (separator, distance) = (node.block.first_key().to_vec(), node.block.first_distance());
+        let keep = std::mem::take(&mut node.keep);
         let stored = self.framer.entries(&mut node.block, BlockKind::Node, false, offset);
         let block = self.output.append_block(stored);
-        self.add_child(level + 1, &separator, distance, Child { block, filter: BlockPtr::default() });
+        if keep {
+            self.kept.extend(as_read(stored, block, BlockKind::Node, &self.identity));
+        }
+        self.add_child(level + 1, &separator, distance, Child { block, filter: BlockPtr::default() }, keep);
     }
 
-    /// Notes a child in the current block of a level, after closing that block if it is full.
-    fn add_child(&mut self, level: usize, separator: &[u8], distance: u64, child: Child) {
+    /// Notes a child in the current block of a level, after closing that block if it is full. With `keep` that is handed out
+    /// as the child was.
+    fn add_child(&mut self, level: usize, separator: &[u8], distance: u64, child: Child, keep: bool) {
         if level == self.levels.len() {
             self.levels.push(IndexLevel::default());
         }
@@ -264,6 +309,7 @@ impl SegmentWriter {
         }
         self.levels[level].block.push(separator, distance, Some(&self.child_encoded));
         self.levels[level].last_child = child;
+        self.levels[level].keep |= keep;
     }
 
     /// Whether a full chunk is ready.
@@ -298,8 +344,8 @@ impl SegmentWriter {
         self.entries
     }
 
-    /// Closes everything. The chunks follow those taken before; the last one may be short.
-    pub(crate) fn finish(mut self) -> (Vec<IoBuf>, SegmentMeta) {
+    /// Closes everything.
+    pub(crate) fn finish(mut self) -> Finished {
         let (root, depth) = if self.entries == 0 { (Child::default(), 0) } else { self.finish_index() };
         let directory_filter = match self.directory_count {
             // With one directory or none, the key range says it all.
@@ -309,7 +355,11 @@ impl SegmentWriter {
                 debug_assert!(bits.as_bytes().len() + BLOCK_HEADER_BYTES <= BLOCK_BYTES_MAX);
                 let offset = self.output.bytes;
                 let stored = self.framer.filter(bits.as_bytes(), BlockKind::DirectoryFilter, offset);
-                self.output.append_block(stored)
+                let filter = self.output.append_block(stored);
+                if self.keeps {
+                    self.kept.extend(filter_as_read(&bits, filter));
+                }
+                filter
             }
         };
         self.output.pad_to_page();
@@ -332,7 +382,7 @@ impl SegmentWriter {
         let footer = footer(&mut meta, body_bytes);
         self.output.append(&footer);
         debug_assert_eq!(self.output.bytes, meta.file_bytes);
-        (self.output.finish(), meta)
+        Finished { chunks: self.output.finish(), meta, kept: self.kept }
     }
 
     /// Closes the index from the bottom upwards; answers its root and depth.

@@ -40,6 +40,8 @@ const OWED_MOST: u64 = 512 * 1024;
 const OWED_LEFT: u64 = 256 * 1024;
 /// After how many bytes of commits it is looked at anew what is owed: they come to about as much as what is left, once merged.
 const LOOK_AFTER_BYTES: usize = 16 * 1024;
+/// Of what removed segments have left in the cache, so many blocks are looked for in a turn.
+const BLOCKS_FORGOTTEN_PER_TURN: usize = 64;
 /// How long after a failure a carry is tried again, in nanoseconds.
 const RETRY_AFTER: u64 = 1_000_000_000;
 /// The live table is spilled when it takes more than this share of the shard's memory.
@@ -376,7 +378,16 @@ impl Core {
         let mut state = self.state.borrow_mut();
         let newest = state.tip.schedule.at;
         state.compaction.pace.settle(newest);
-        worked || collected || installed
+        let forgot = match state.leftovers.front_mut() {
+            Some(leftover) => {
+                if !leftover.forget(&self.cache, BLOCKS_FORGOTTEN_PER_TURN) {
+                    state.leftovers.pop_front();
+                }
+                true
+            }
+            None => false,
+        };
+        worked || collected || installed || forgot
     }
 
     /// Spills a table where memory or the log runs short, or merges spills that have become many. One such job

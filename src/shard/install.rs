@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::levels::{Aligned, Commit, History, Level, Retention, Span};
 use crate::manifest::{Edit, Manifest};
 use crate::probes;
-use crate::segment::{Segment, SegmentMeta};
+use crate::segment::{Leftover, Segment, SegmentMeta};
 use crate::view::{FullKey, Kind, Part, Source, View, work_bytes};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -115,6 +115,7 @@ impl Core {
                     return Err(error);
                 }
                 let done = next.done;
+                state.leftovers.extend(next.gone.iter().map(|segment| Leftover::of(segment, &self.cache)));
                 state.show(next);
                 if let Some(due) = done {
                     probes::carry_installed(self.config.shard, due);

@@ -53,7 +53,7 @@ use crate::log::Log;
 use crate::options::{Durability, Fixed};
 use crate::probes;
 use crate::read::Allowance;
-use crate::segment::SegmentOptions;
+use crate::segment::{Leftover, SegmentOptions};
 use crate::stats::Stages;
 use crate::view::Frame;
 use catalog::Catalog;
@@ -134,6 +134,8 @@ pub(crate) struct State {
     // Compaction.
     pub(crate) compaction: Compaction,
     pub(crate) installer: Installer,
+    /// What removed segments have left in the cache.
+    pub(crate) leftovers: VecDeque<Leftover>,
 
     // The end.
     pub(crate) poisoned: Option<Error>,

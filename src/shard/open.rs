@@ -137,6 +137,7 @@ impl Core {
             staged_before: 0,
             compaction: Compaction::new(),
             installer: Installer::new(manifest),
+            leftovers: VecDeque::new(),
             poisoned: None,
             closing: None,
             closed: false,
