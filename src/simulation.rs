@@ -272,7 +272,8 @@ impl SimulatedShard {
             Turn::Idle(until) => until,
         };
         // Only what really wakes a sleeping shard counts.
-        let woken = !self.mailbox.prepare_to_sleep(&Waker::from(self.news.clone()));
+        let most = self.core.patience();
+        let woken = !self.mailbox.prepare_to_sleep(&Waker::from(self.news.clone()), most);
         if taken > 0 || polled > 0 || woken || self.news.0.load(Ordering::Relaxed) {
             return Left::More;
         }

@@ -313,7 +313,7 @@ async fn drive(
             cx.waker().wake_by_ref();
             return Poll::Pending;
         };
-        if !mailbox.prepare_to_sleep(cx.waker()) {
+        if !mailbox.prepare_to_sleep(cx.waker(), core.patience()) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }

@@ -6,7 +6,8 @@
 //! 1. A client takes permits for its request (one, plus one for each [`MAILBOX_PERMIT_BYTES`] it carries); where none
 //!    are left it waits. So what is queued or being worked on is bounded in number and in bytes.
 //! 2. It pushes the request and wakes the shard only where that sleeps; [`Post`] is the protocol of sleeping and
-//!    waking, and the reason why no wake is lost.
+//!    waking, and the reason why no wake is lost. While a log write is in flight, the shard sleeps through the first of
+//!    the commits that come ([`Core::patience`](super::Core::patience)).
 //! 3. The permits come back when the request is answered, given back in one go at the end of a turn.
 
 use super::post::{Post, Real, Refused, Room};
@@ -74,7 +75,8 @@ impl Mailbox {
 
     /// There are as many places as permits, and every letter holds at least one.
     fn push(&self, request: Request, permits: u32) {
-        self.post.push(Letter { request, permits, posted: std::time::Instant::now() });
+        let patient = request.is_patient();
+        self.post.push(Letter { request, permits, posted: std::time::Instant::now() }, patient);
     }
 
     /// Wakes the shard if it sleeps. The caller has made its news visible before.
@@ -106,9 +108,10 @@ impl Mailbox {
         self.released.pop()
     }
 
-    /// The shard's side: whether it may sleep. After `true`, anything posted wakes `waker`.
-    pub(crate) fn prepare_to_sleep(&self, waker: &Waker) -> bool {
-        self.post.prepare_to_sleep(waker, || self.released.is_empty() && !self.is_ending())
+    /// The shard's side: whether it may sleep. After `true`, anything posted wakes `waker`; of
+    /// [patient](Request::is_patient) requests only the last of `most`.
+    pub(crate) fn prepare_to_sleep(&self, waker: &Waker, most: usize) -> bool {
+        self.post.prepare_to_sleep(waker, most, || self.released.is_empty() && !self.is_ending())
     }
 
     /// The shard's side: it is awake, for whatever reason.

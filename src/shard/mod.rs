@@ -363,6 +363,17 @@ impl Core {
         true
     }
 
+    /// For how many durable commits from other threads it may sleep before they wake it.
+    ///
+    /// While a log write is in flight, that is half as many as wait for it and behind it: its end wakes the shard soon. A
+    /// wake costs as much as several commits, and so does a log write; clients that were answered together come back
+    /// one after another, and without this each would be woken for, and the first few get a write of their own. Where
+    /// few wait, the next one wakes it at once: with nothing else to share the write with, it would only wait longer.
+    pub(crate) fn patience(&self) -> usize {
+        let state = self.state.borrow();
+        if state.log.in_flight() > 0 { (state.waiters.len() / 2).max(1) } else { 1 }
+    }
+
     /// When the next thing is due by the clock.
     fn next_deadline(&self) -> Option<u64> {
         let state = self.state.borrow();

@@ -1,11 +1,13 @@
 //! The protocol between the threads that post to a shard and the shard that sleeps: no wake is lost, none is sent in vain.
 //!
 //! 1. Who posts has taken permits of the room before, so there is a place. It pushes, fences, and wakes the shard only
-//!    where `sleeping` is set.
-//! 2. The shard, before it sleeps: registers its waker, sets `sleeping`, fences, looks at the queue again, and only then
-//!    sleeps. Either it sees what was pushed, or who posts sees `sleeping`: with both fences sequentially
-//!    consistent, at least one of the two stores comes before the other side's look.
-//! 3. Closing is the same between two others: who closes closes the room, fences, and empties the queue; who posts
+//!    where that sleeps.
+//! 2. The shard, before it sleeps: registers its waker, says in `sleeps_for` that it does, fences, looks at the queue again,
+//!    and only then sleeps. Either it sees what was pushed, or who posts sees that it sleeps: with both fences
+//!    sequentially consistent, at least one of the two stores comes before the other side's look.
+//! 3. A shard that something else will wake soon may sleep until so many are posted, as far as they are patient: then the
+//!    last of them wakes it. Of several who post at once, the one whose fence is last sees what all have pushed.
+//! 4. Closing is the same between two others: who closes closes the room, fences, and empties the queue; who posts
 //!    pushes, fences, looks whether the room is closed, and if so empties the queue, too.
 //!
 //! It is generic over what it is made of ([`Parts`]), so that the very code that runs in the engine
@@ -18,7 +20,7 @@ mod model;
 use crossbeam_queue::ArrayQueue;
 use futures_util::task::AtomicWaker;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::task::Waker;
 use tokio::sync::{Semaphore, TryAcquireError};
 
@@ -28,8 +30,8 @@ pub(crate) trait Parts {
     type Queue<T>: Queue<T>;
     /// The places in it.
     type Room: Room;
-    /// Whether the shard sleeps.
-    type Flag: Flag;
+    /// A number that both sides read and set.
+    type Number: Number;
     /// What wakes it.
     type Alarm: Alarm;
     /// A sequentially consistent fence.
@@ -63,12 +65,12 @@ pub(crate) enum Refused {
     Closed,
 }
 
-/// An atomic bit.
-pub(crate) trait Flag {
+/// An atomic number, 0 at first.
+pub(crate) trait Number {
     fn new() -> Self;
-    fn load(&self, order: Ordering) -> bool;
-    fn store(&self, value: bool, order: Ordering);
-    fn swap(&self, value: bool, order: Ordering) -> bool;
+    fn load(&self, order: Ordering) -> usize;
+    fn store(&self, value: usize, order: Ordering);
+    fn swap(&self, value: usize, order: Ordering) -> usize;
 }
 
 /// A place for one waker.
@@ -83,7 +85,8 @@ pub(crate) trait Alarm {
 pub(crate) struct Post<T, P: Parts> {
     queue: P::Queue<T>,
     room: P::Room,
-    sleeping: P::Flag,
+    /// How many have to be posted until the shard is to be woken; 0 while it is awake.
+    sleeps_for: P::Number,
     alarm: P::Alarm,
     wakes_sent: AtomicU64,
     wakes_saved: AtomicU64,
@@ -94,7 +97,7 @@ impl<T, P: Parts> Post<T, P> {
         Post {
             queue: P::Queue::new(capacity),
             room: P::Room::new(capacity),
-            sleeping: P::Flag::new(),
+            sleeps_for: P::Number::new(),
             alarm: P::Alarm::new(),
             wakes_sent: AtomicU64::new(0),
             wakes_saved: AtomicU64::new(0),
@@ -107,12 +110,12 @@ impl<T, P: Parts> Post<T, P> {
         &self.room
     }
 
-    /// Posts what permits were taken for.
+    /// Posts what permits were taken for. With `patient` it may wait for as long as the shard said that it can.
     #[inline]
-    pub(crate) fn push(&self, item: T) {
+    pub(crate) fn push(&self, item: T, patient: bool) {
         let pushed = self.queue.push(item);
         debug_assert!(pushed, "a permit without a place");
-        self.wake();
+        self.wake_for(patient);
         // Pairs with the fence in `close`: either that one's look at the queue finds the item, or this one
         // finds that no one will look any more.
         P::fence();
@@ -131,11 +134,18 @@ impl<T, P: Parts> Post<T, P> {
     /// Wakes the shard if it sleeps. The caller has made its news visible before.
     #[inline]
     pub(crate) fn wake(&self) {
+        self.wake_for(false);
+    }
+
+    #[inline]
+    fn wake_for(&self, patient: bool) {
         // Pairs with the fence in `prepare_to_sleep`.
         P::fence();
+        let sleeps_for = self.sleeps_for.load(Ordering::Relaxed);
+        let enough = sleeps_for > 0 && (!patient || sleeps_for == 1 || self.queue.len() >= sleeps_for);
         // Acquire and Release pair with those there: who takes it upon itself to wake has the waker that was registered
         // for this sleep, and who says that it sleeps says so after what was said of the sleep before.
-        if self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::AcqRel) {
+        if enough && self.sleeps_for.swap(0, Ordering::AcqRel) > 0 {
             self.wakes_sent.fetch_add(1, Ordering::Relaxed);
             self.alarm.wake();
         } else {
@@ -155,11 +165,12 @@ impl<T, P: Parts> Post<T, P> {
     }
 
     /// The shard's side: whether it may sleep. `quiet` looks for news of other kinds, whose bearers call [`Post::wake`].
-    /// After `true`, anything posted wakes `waker`.
-    pub(crate) fn prepare_to_sleep(&self, waker: &Waker, quiet: impl FnOnce() -> bool) -> bool {
+    /// After `true`, `waker` is woken by what is posted: by all that is not patient, and by the last of `most` that are.
+    /// So with more than one, something else has to wake the shard after a while.
+    pub(crate) fn prepare_to_sleep(&self, waker: &Waker, most: usize, quiet: impl FnOnce() -> bool) -> bool {
         self.alarm.register(waker);
         // Pairs with the other swap, in `wake`.
-        self.sleeping.swap(true, Ordering::AcqRel);
+        self.sleeps_for.swap(most.max(1), Ordering::AcqRel);
         // Pairs with the fence in `wake`.
         P::fence();
         if self.queue.len() == 0 && quiet() {
@@ -172,7 +183,7 @@ impl<T, P: Parts> Post<T, P> {
     /// The shard's side: it is awake, for whatever reason.
     #[inline]
     pub(crate) fn awake(&self) {
-        self.sleeping.store(false, Ordering::Relaxed);
+        self.sleeps_for.store(0, Ordering::Relaxed);
     }
 
     /// Refuses everything from now on, and drops what is queued.
@@ -195,7 +206,7 @@ pub(crate) struct Real;
 impl Parts for Real {
     type Queue<T> = ArrayQueue<T>;
     type Room = Semaphore;
-    type Flag = AtomicBool;
+    type Number = AtomicUsize;
     type Alarm = AtomicWaker;
 
     #[inline]
@@ -265,24 +276,24 @@ impl Room for Semaphore {
     }
 }
 
-impl Flag for AtomicBool {
+impl Number for AtomicUsize {
     fn new() -> Self {
-        AtomicBool::new(false)
+        AtomicUsize::new(0)
     }
 
     #[inline]
-    fn load(&self, order: Ordering) -> bool {
-        AtomicBool::load(self, order)
+    fn load(&self, order: Ordering) -> usize {
+        AtomicUsize::load(self, order)
     }
 
     #[inline]
-    fn store(&self, value: bool, order: Ordering) {
-        AtomicBool::store(self, value, order);
+    fn store(&self, value: usize, order: Ordering) {
+        AtomicUsize::store(self, value, order);
     }
 
     #[inline]
-    fn swap(&self, value: bool, order: Ordering) -> bool {
-        AtomicBool::swap(self, value, order)
+    fn swap(&self, value: usize, order: Ordering) -> usize {
+        AtomicUsize::swap(self, value, order)
     }
 }
 

@@ -153,6 +153,11 @@ pub(crate) enum Request {
 }
 
 impl Request {
+    /// Whether it may wait for others of its kind, or for a log write in flight: it will wait for one in any case.
+    pub(crate) fn is_patient(&self) -> bool {
+        matches!(self, Request::Commit { durability: Durability::Sync, .. })
+    }
+
     /// The bytes it carries, for the mailbox's bound.
     pub(crate) fn bytes(&self) -> usize {
         match self {

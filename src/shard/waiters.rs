@@ -40,6 +40,11 @@ impl Waiters {
         self.durable
     }
 
+    /// How many commits are not durable.
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     /// A commit was sequenced.
     #[inline]
     pub(crate) fn sequenced(&mut self, now: u64) {

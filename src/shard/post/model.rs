@@ -12,7 +12,7 @@
 //!
 //! The last tests take a fence away, or the order of two steps, and see that loom notices.
 
-use super::{Alarm, Flag, Parts, Post, Queue, Refused, Room};
+use super::{Alarm, Number, Parts, Post, Queue, Refused, Room};
 use loom::future::block_on;
 use loom::sync::atomic::{AtomicBool, AtomicUsize};
 use loom::sync::{Arc, Mutex};
@@ -34,7 +34,7 @@ struct Modelled<const FENCED: bool>;
 impl<const FENCED: bool> Parts for Modelled<FENCED> {
     type Queue<T> = Line<T>;
     type Room = Places;
-    type Flag = AtomicBool;
+    type Number = AtomicUsize;
     type Alarm = Bell;
 
     fn fence() {
@@ -140,21 +140,21 @@ impl Room for Places {
     }
 }
 
-impl Flag for AtomicBool {
+impl Number for AtomicUsize {
     fn new() -> Self {
-        AtomicBool::new(false)
+        AtomicUsize::new(0)
     }
 
-    fn load(&self, order: Ordering) -> bool {
-        AtomicBool::load(self, order)
+    fn load(&self, order: Ordering) -> usize {
+        AtomicUsize::load(self, order)
     }
 
-    fn store(&self, value: bool, order: Ordering) {
-        AtomicBool::store(self, value, order);
+    fn store(&self, value: usize, order: Ordering) {
+        AtomicUsize::store(self, value, order);
     }
 
-    fn swap(&self, value: bool, order: Ordering) -> bool {
-        AtomicBool::swap(self, value, order)
+    fn swap(&self, value: usize, order: Ordering) -> usize {
+        AtomicUsize::swap(self, value, order)
     }
 }
 
@@ -229,7 +229,7 @@ fn serve<const FENCED: bool>(post: &Shared<FENCED>, items: usize, prepare: Prepa
 }
 
 fn as_it_is<const FENCED: bool>(post: &Post<usize, Modelled<FENCED>>, waker: &Waker) -> bool {
-    post.prepare_to_sleep(waker, || true)
+    post.prepare_to_sleep(waker, 1, || true)
 }
 
 /// Looks before it says that it sleeps.
@@ -238,14 +238,14 @@ fn look_first<const FENCED: bool>(post: &Post<usize, Modelled<FENCED>>, waker: &
         return false;
     }
     post.alarm.register(waker);
-    post.sleeping.swap(true, Ordering::AcqRel);
+    post.sleeps_for.swap(1, Ordering::AcqRel);
     Modelled::<FENCED>::fence();
     true
 }
 
 /// Says that it sleeps before it can be woken.
 fn register_last<const FENCED: bool>(post: &Post<usize, Modelled<FENCED>>, waker: &Waker) -> bool {
-    post.sleeping.swap(true, Ordering::AcqRel);
+    post.sleeps_for.swap(1, Ordering::AcqRel);
     Modelled::<FENCED>::fence();
     if post.queue.len() > 0 {
         post.awake();
@@ -263,7 +263,7 @@ fn posters<const FENCED: bool>(threads: usize, prepare: Prepare<FENCED>) {
             let post = post.clone();
             thread::spawn(move || {
                 post.room().try_take(1).expect("there is room");
-                post.push(item);
+                post.push(item, false);
             })
         })
         .collect();
@@ -287,7 +287,7 @@ fn one_sleep<const FENCED: bool>(prepare: Prepare<FENCED>) {
     let from = post.clone();
     let posting = thread::spawn(move || {
         from.room().try_take(1).expect("there is room");
-        from.push(1);
+        from.push(1, false);
     });
     let woken = std::sync::Arc::new(Woken(std::sync::atomic::AtomicBool::new(false)));
     let asleep = post.pop().is_none() && prepare(&post, &Waker::from(woken.clone()));
@@ -306,6 +306,49 @@ fn what_is_posted_is_taken_up_without_any_further_post() {
     explore_up_to(PREEMPTIONS_OF_MANY_MAX, || posters(2, as_it_is::<true>));
 }
 
+/// So many threads post one item each, patiently, while the shard sets out once to sleep until all are there.
+fn patient_posters(threads: usize) {
+    struct Woken(std::sync::atomic::AtomicUsize);
+    impl std::task::Wake for Woken {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    let post: Shared<true> = Arc::new(Post::new(threads));
+    let posting: Vec<_> = (0..threads)
+        .map(|item| {
+            let post = post.clone();
+            thread::spawn(move || {
+                post.room().try_take(1).expect("there is room");
+                post.push(item, true);
+            })
+        })
+        .collect();
+    let woken = std::sync::Arc::new(Woken(std::sync::atomic::AtomicUsize::new(0)));
+    let asleep = post.prepare_to_sleep(&Waker::from(woken.clone()), threads, || true);
+    posting.into_iter().for_each(|thread| thread.join().unwrap());
+    let wakes = woken.0.load(Ordering::SeqCst);
+    assert!(!asleep || wakes == 1, "it sleeps, all are there, and it was woken {wakes} times");
+    // As many as it slept for, less one, let it sleep on.
+    while post.pop().is_some() {}
+    post.room().give(threads);
+    assert!(post.prepare_to_sleep(&Waker::from(woken.clone()), threads, || true));
+    for item in 1..threads {
+        post.room().try_take(1).expect("there is room");
+        post.push(item, true);
+    }
+    assert_eq!(woken.0.load(Ordering::SeqCst), wakes, "woken by too few");
+    post.room().try_take(1).expect("there is room");
+    post.push(0, false);
+    assert_eq!(woken.0.load(Ordering::SeqCst), wakes + 1, "who is not patient wakes it");
+}
+
+#[test]
+fn who_sleeps_for_several_is_woken_by_the_last() {
+    explore(|| patient_posters(2));
+    explore_up_to(PREEMPTIONS_OF_MANY_MAX, || patient_posters(3));
+}
+
 #[test]
 fn who_waits_for_room_is_woken_when_there_is_some() {
     explore_up_to(PREEMPTIONS_OF_MANY_MAX, || {
@@ -314,7 +357,7 @@ fn who_waits_for_room_is_woken_when_there_is_some() {
         let posting = thread::spawn(move || {
             for item in 0..2 {
                 assert!(block_on(from.room().take(1)), "it is not closed");
-                from.push(item);
+                from.push(item, false);
             }
         });
         serve(&post, 2, as_it_is);
@@ -337,7 +380,7 @@ fn news_of_other_kinds_wake_too() {
             if news.load(Ordering::Relaxed) {
                 return Poll::Ready(());
             }
-            if !post.prepare_to_sleep(cx.waker(), || !news.load(Ordering::Relaxed)) {
+            if !post.prepare_to_sleep(cx.waker(), 1, || !news.load(Ordering::Relaxed)) {
                 cx.waker().wake_by_ref();
             }
             Poll::Pending
@@ -353,7 +396,7 @@ fn closing<const FENCED: bool>() {
     let (from, posted) = (post.clone(), item.clone());
     let posting = thread::spawn(move || {
         if from.room().try_take(1).is_ok() {
-            from.push(posted);
+            from.push(posted, false);
         }
     });
     post.close();
