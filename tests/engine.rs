@@ -9,7 +9,7 @@ mod procs;
 use futures_util::FutureExt;
 use procs::{Seeded, eventually, folder, within_a_minute};
 use quipu::{Batch, Commit, Directory, Durability, Engine, Error, Options, limits};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -89,6 +89,46 @@ fn folds_do_not_empty_the_cache() {
     }
     let after = read();
     assert!(after * 4 < cold, "{after} blocks of {cold} had to be read again after a fold");
+    drop(directory);
+    engine.close().unwrap();
+}
+
+/// What is read while it is young is in the cache ever after, wherever carries put it; what they have replaced is not.
+#[test]
+fn the_cache_goes_along_with_what_carries_rewrite() {
+    const KEYS: u32 = 2_000;
+    let folder = folder();
+    let options = small().shards(1).part_bytes(256 << 10).cache_bytes(64 << 20).durability(FOR_EVER);
+    let engine = options.open(folder.path()).unwrap();
+    let directory = engine.directory("data").unwrap();
+    let key = |number: u32| number.wrapping_mul(2_654_435_761).to_be_bytes();
+    let stats = || engine.stats().wait().unwrap().shards[0].clone();
+    let mut folds = BTreeSet::new();
+    for round in 0..6u8 {
+        for number in 0..KEYS {
+            directory.put(key(number), [number as u8 ^ round; 200]).wait().unwrap();
+            if number % 4 == 0 {
+                assert!(directory.get(key(number)).wait().unwrap().is_some());
+            }
+            if number % 100 == 0 {
+                folds.extend(stats().base.map(|base| base.end));
+            }
+        }
+    }
+    let mut idle = 0;
+    // Until no carry is under way, and what they left is forgotten: a turn with nothing else to do does that.
+    while idle < 100 {
+        idle = if stats().carries.is_empty() { idle + 1 } else { 0 };
+    }
+    assert!(folds.len() > 3, "the base was folded {} times", folds.len());
+    for number in 0..KEYS {
+        let value = directory.get(key(number)).wait().unwrap();
+        assert_eq!(value.as_deref(), Some(&[number as u8 ^ 5; 200][..]));
+    }
+    let stats = stats();
+    assert!(stats.cache_misses <= 2, "{} blocks were read from the disk", stats.cache_misses);
+    let live = u64::from(KEYS) * 204;
+    assert!(stats.cache_bytes < 3 * live, "{} bytes of cache for {live} of data", stats.cache_bytes);
     drop(directory);
     engine.close().unwrap();
 }
