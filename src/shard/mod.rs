@@ -326,10 +326,10 @@ impl Core {
 
     /// Starts log writes, if it is time.
     ///
-    /// Group commit clocks itself: what comes while tasks are still running and writes are in flight makes the
-    /// next group, until no more comes (a turn in which nothing was staged) or a group is well filled. A write
-    /// costs the kernel as much whatever its size, so with nothing in flight it still waits for a few pages, if
-    /// more keeps coming.
+    /// Group commit clocks itself. What comes while tasks are still running and writes are in flight makes the
+    /// next group, which is written once two of three hold: nothing more comes (a turn in which nothing was staged),
+    /// no write is in flight, and it has a few pages. A write costs the processor as much whatever its size: small
+    /// ones beside one another would take it from the commits that they carry.
     fn write_log(&self) -> bool {
         let now = self.now();
         let mut state = self.state.borrow_mut();
@@ -342,8 +342,10 @@ impl Core {
         let urgent = state.urgent > state.log.started();
         let settled = records == state.staged_before;
         let full = bytes >= self.config.group_bytes / 2;
-        let enough = bytes >= GROUP_BYTES_ENOUGH && state.log.in_flight() == 0;
-        let start = due || full || (urgent && (settled || enough));
+        let quiet = state.log.in_flight() == 0;
+        let enough = bytes >= GROUP_BYTES_ENOUGH;
+        let ripe = (settled && (quiet || enough)) || (quiet && enough);
+        let start = due || full || (urgent && ripe);
         if !start {
             return false;
         }
@@ -454,7 +456,7 @@ impl Core {
     }
 }
 
-/// With no log write in flight, this much is enough to start one while more is coming.
+/// This much is enough to start a log write while more is coming, or beside another.
 const GROUP_BYTES_ENOUGH: usize = 16 * 1024;
 
 /// The number under which the catalog keeps the directories of the top level.
