@@ -7,10 +7,12 @@
 //!    can take over there; the next higher one can where its digit is zero too, so the memtable would be empty.
 //! 2. At a boundary of the level below the base's, the *grain*, all that was committed since the base's end is folded
 //!    into it, where that is at least one part in `base_ratio` of the base and the fold before has had its time. That is
-//!    as many commits as it takes until the next one is worth it, if the base does not grow.
+//!    as many commits as it takes until the next one is worth it, if commits stay as large and the base grows by as much
+//!    of what it takes in as it did before.
 //! 3. Where it is less, a fold would cost more than it is worth: a segment is made as at any other boundary. Where that
 //!    is of the base's own level, this grows by one. So small commits that come after large ones cause no fold before
-//!    they have come to as much as the large ones, and a base that grows moves its level up without one.
+//!    they have come to as much as the large ones, and a base that grows moves its level up without one. (Where that is
+//!    known at a fold already, the level grows there: the next fold is then on a boundary that it would be on anyway.)
 //! 4. The base's level falls by one at a fold where windows of the level below would hold enough even of all that
 //!    the base may have after it. Between folds it falls to what the sizes ask for once far more has come
 //!    together than a fold needs: large commits after small ones.
@@ -43,12 +45,35 @@ pub struct Measured {
     pub flush_bytes: u64,
     /// Of all commits since the base's end.
     pub window_bytes: u64,
+    /// What went into the base by the fold before.
+    pub folded: Folded,
     /// Of the base as the fold before left it; read only at boundaries at which the base does not rest any more: by then
     /// that fold is always installed. (The fold that falls due now is not done yet, and the levels must not depend on when it
     /// will be.)
     pub base_bytes: u64,
     /// The most that the base can have once every due fold is done. Known at any commit.
     pub base_bytes_max: u64,
+}
+
+/// What went into a fold, in logical bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Folded {
+    /// Of the base, as the fold before that one left it.
+    pub base_bytes: u64,
+    /// Of all commits since that base's end.
+    pub window_bytes: u64,
+}
+
+impl Measured {
+    /// What the base should have after a fold now, where it keeps as much of each byte that it takes in as the fold before did.
+    /// (One that is new will have about what it takes in.)
+    fn base_bytes_foreseen(&self) -> u64 {
+        let Folded { base_bytes: before, window_bytes: taken } = self.folded;
+        let kept = u128::from(self.base_bytes.saturating_sub(before).min(taken));
+        let grows = kept * u128::from(self.window_bytes) / u128::from(taken.max(1));
+        let grows = grows as u64; // At most `window_bytes`, as `kept` is at most `taken`.
+        self.base_bytes.saturating_add(grows).max(self.window_bytes)
+    }
 }
 
 /// The flush level from boundary `n` of the current one on, given the logical bytes of the window just closed.
@@ -101,7 +126,7 @@ pub fn next_base_level(
 ) -> BaseStep {
     let divisor = shape.divisor;
     debug_assert!(divisor.aligned(n, shape.flush_level) && divisor.aligned(n, flush_level));
-    let Measured { flush_bytes, window_bytes, base_bytes, base_bytes_max } = *measured;
+    let Measured { flush_bytes, window_bytes, base_bytes, base_bytes_max, .. } = *measured;
     // Whether windows of `level` hold a part of `base` that is worth a fold, where `bytes` came in `commits`.
     let holds = |level: Level, bytes: u64, commits: u64, base: u64| {
         let of_window = u128::from(bytes.max(1)) * u128::from(ratio.max(1));
@@ -113,16 +138,19 @@ pub fn next_base_level(
     if rested && holds(Level(0), window_bytes, 1, base_bytes) {
         let commits = n.0 - shape.base_end.0;
         let falls = holds(below, window_bytes, commits, base_bytes.saturating_add(window_bytes));
-        let level = if falls { below } else { current }.max(flush_level);
-        let after = Shape { flush_level, base_level: Some(level), ..*shape };
-        let step = divisor.pow(after.grain().unwrap_or(level));
-        // Where commits stay as large as these, the next fold is worth it after that many, even if the base does not grow by
-        // this one. (One that is new has no size yet: it will have about that of the window.)
-        let base = u128::from(base_bytes.max(window_bytes));
+        // Where commits stay as large as these, the next fold is worth it after that many.
+        let base = u128::from(measured.base_bytes_foreseen());
         let next = u128::from(commits) * base / (u128::from(window_bytes.max(1)) * u128::from(ratio.max(1)));
-        let rest = next.clamp(1, divisor.pow(level).into()) as u64; // At most that power.
-        let rest = rest.next_multiple_of(step).min(divisor.pow(level));
-        return BaseStep { folds: true, rests: Commit(n.0.saturating_add(rest)), level };
+        let next = u64::try_from(next).unwrap_or(u64::MAX).max(1);
+        let level = if falls { below } else { current };
+        // If windows of its level end before that, it would have grown by then: so much time is known of now.
+        let grown = if next > divisor.pow(level) { level.above().min(divisor.level_max()) } else { level };
+        let level = grown.max(flush_level);
+        let after = Shape { flush_level, base_level: Some(level), ..*shape };
+        let grain = divisor.pow(after.grain().unwrap_or(level));
+        let rests = n.0.saturating_add(next.min(divisor.pow(level))).div_ceil(grain).saturating_mul(grain);
+        let rests = rests.min(n.0.saturating_add(divisor.pow(level)));
+        return BaseStep { folds: true, rests: Commit(rests), level };
     }
     // Windows below the base's level are all that there ever are.
     if let Some(closed) = shape.closes(n).map(|window| window.level()).filter(|&closed| closed >= current) {

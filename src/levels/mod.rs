@@ -23,7 +23,7 @@ mod pace;
 mod retention;
 mod window;
 
-pub use adapt::{BaseStep, Budget, Measured, next_base_level, next_flush_level};
+pub use adapt::{BaseStep, Budget, Folded, Measured, next_base_level, next_flush_level};
 pub use cover::{Carry, Cover, Piece, Shape};
 pub use keep::{KeepRule, KeyFold, Version};
 pub use number::{Commit, Divisor, Level};

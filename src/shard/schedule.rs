@@ -5,7 +5,7 @@
 //! is needed from the log), so that replaying the log from there takes the same decisions again.
 
 use crate::codec::{Reader, put_varint};
-use crate::levels::{Budget, Carry, Commit, Divisor, Level, Measured, Shape};
+use crate::levels::{Budget, Carry, Commit, Divisor, Folded, Level, Measured, Shape};
 
 /// See the module's text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,6 +19,8 @@ pub(crate) struct Schedule {
     window_bytes: u64,
     /// The most that the base can have once every due fold is done, in bytes.
     base_bytes_max: u64,
+    /// What the last fold that fell due takes in.
+    folded: Folded,
 }
 
 impl Schedule {
@@ -30,6 +32,7 @@ impl Schedule {
             flush_bytes: 0,
             window_bytes: 0,
             base_bytes_max: 0,
+            folded: Folded::default(),
         }
     }
 
@@ -39,12 +42,13 @@ impl Schedule {
         self.at = self.at.next();
         self.flush_bytes = self.flush_bytes.saturating_add(bytes);
         self.window_bytes = self.window_bytes.saturating_add(bytes);
-        let Schedule { flush_bytes, window_bytes, base_bytes_max, .. } = *self;
-        let measured = Measured { flush_bytes, window_bytes, base_bytes, base_bytes_max };
+        let Schedule { flush_bytes, window_bytes, base_bytes_max, folded, .. } = *self;
+        let measured = Measured { flush_bytes, window_bytes, folded, base_bytes, base_bytes_max };
         let before = self.shape;
         let (carry, shape) = self.shape.step(self.at, &measured, budget)?;
         (self.shape, self.flush_bytes) = (shape, 0);
         if matches!(carry, Carry::Fold { .. }) {
+            self.folded = Folded { base_bytes, window_bytes };
             self.base_bytes_max = base_bytes.saturating_add(window_bytes);
             self.window_bytes = 0;
         } else if before.base_level.is_some() && self.at >= before.base_rests {
@@ -64,6 +68,8 @@ impl Schedule {
         put_varint(&mut out, self.flush_bytes);
         put_varint(&mut out, self.window_bytes);
         put_varint(&mut out, self.base_bytes_max);
+        put_varint(&mut out, self.folded.base_bytes);
+        put_varint(&mut out, self.folded.window_bytes);
         out
     }
 
@@ -81,8 +87,9 @@ impl Schedule {
         };
         let (flush_bytes, window_bytes) = (reader.varint()?, reader.varint()?);
         let base_bytes_max = reader.varint()?;
+        let folded = Folded { base_bytes: reader.varint()?, window_bytes: reader.varint()? };
         let shape = Shape { divisor, flush_level, base_end, base_rests, base_level };
         let sound = reader.is_empty() && at <= Commit::MAX && shape.is_sound(at);
-        sound.then_some(Schedule { at, shape, flush_bytes, window_bytes, base_bytes_max })
+        sound.then_some(Schedule { at, shape, flush_bytes, window_bytes, base_bytes_max, folded })
     }
 }

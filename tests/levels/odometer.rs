@@ -61,7 +61,7 @@ fn run(divisor: Divisor, commits: u64, flush: u8, base: Option<u8>) {
         // Sizes that leave the levels alone, and are worth a fold where a window of the base's level ends.
         let budget = Budget { flush_bytes: 100, base_ratio: 1 };
         let base_bytes = if base.is_some_and(|base| level >= base) { 9 } else { 10 };
-        let measured = Measured { flush_bytes: 100, window_bytes: 9, base_bytes, base_bytes_max: 0 };
+        let measured = Measured { flush_bytes: 100, window_bytes: 9, base_bytes, ..Measured::default() };
         let step = shape.step(n, &measured, &budget);
         match step.map(|(carry, _)| carry) {
             None => assert!(level < flush),

@@ -1,7 +1,9 @@
 //! Carries in flight under a steady load: work a commit, deadlines, live segments.
 
 use crate::divisors;
-use quipu::levels::{Budget, Carry, Commit, Divisor, Level, Measured, Pace, Piece, Shape, work_bound};
+use quipu::levels::{
+    Budget, Carry, Commit, Divisor, Folded, Level, Measured, Pace, Piece, Shape, work_bound,
+};
 
 #[derive(Default, Debug)]
 struct Seen {
@@ -24,6 +26,7 @@ fn run(divisor: Divisor, flush: Level, commits: u64, every: u64, live_bytes: Opt
     let mut pieces: Vec<Piece> = Vec::new();
     let mut flights: Vec<Carry> = Vec::new();
     let (mut base_bytes, mut base_bytes_max, mut window_bytes, mut scheduled_before) = (0, 0, 0, 0);
+    let mut folded = Folded::default();
     for n in (1..=commits).map(Commit) {
         while !pace.admits(n) {
             assert!(every > 1, "never held up when paying after every commit");
@@ -36,7 +39,8 @@ fn run(divisor: Divisor, flush: Level, commits: u64, every: u64, live_bytes: Opt
             assert!(n < work.deadline);
         }
         window_bytes += SIZE;
-        let measured = Measured { flush_bytes: budget.flush_bytes, window_bytes, base_bytes, base_bytes_max };
+        let flush_bytes = budget.flush_bytes;
+        let measured = Measured { flush_bytes, window_bytes, folded, base_bytes, base_bytes_max };
         if let Some((carry, after)) = shape.step(n, &measured, &budget) {
             for piece in &pieces {
                 let span = piece.span();
@@ -52,6 +56,7 @@ fn run(divisor: Divisor, flush: Level, commits: u64, every: u64, live_bytes: Opt
                 Carry::Fold { .. } => (base_bytes + window_bytes, window_bytes),
             };
             if let (Carry::Fold { .. }, Some(live_bytes)) = (carry, live_bytes) {
+                folded = Folded { base_bytes, window_bytes };
                 base_bytes = total.min(live_bytes);
                 (base_bytes_max, window_bytes) = (total, 0);
             }

@@ -210,7 +210,7 @@ fn merging_level_by_level_keeps_what_merging_at_once_keeps() {
                 flush_bytes: 100,
                 window_bytes: 9,
                 base_bytes: 4 * seeded.below(4),
-                base_bytes_max: 0,
+                ..Measured::default()
             };
             if let Some((carry, after)) = shape.step(n, &measured, &budget) {
                 shape = after;
