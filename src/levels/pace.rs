@@ -6,8 +6,8 @@
 //!    work, but keeps the inputs of many carries live at once. Simulated with commits of s bytes, most work a
 //!    commit and most live segments: divisor 4, 5 levels: 9s and 21, stretched 7s and 35, where the digits' bound is
 //!    15; divisor 8, 5 levels: 17s and 63, stretched 10s and 113, digits' bound 35.)
-//! 2. A fold has seven eighths of the time that the base rests, and in it gives way to the other carries: the straight line is
-//!    that of its work *and* what they are expected to merge beside it, and its own share is what they leave of that.
+//! 2. A fold has fifteen sixteenths of the time that the base rests, and in it gives way to the other carries: the straight line is
+//!    that of its work *and* what they are to merge beside it if commits stay as large, and its own share is what they leave of that.
 //!    So the rate of all work is one and the same for as long as a fold is under way, which is most of the time. Should they
 //!    merge more than expected, the fold starts at the latest where twice the even rate is enough.
 //! 3. What a shard *owes* after a commit is the sum of all schedules there, less all work done. It is paid between
@@ -24,7 +24,7 @@
 //!   so its schedule rises by 4s a commit, and is over before the next carry of level v. For D up to 4 it is
 //!   over before the first carry of level v-1 after it, so every other level is active at most. A fold of a base of b
 //!   bytes and one part in `ratio` of that lets the base rest for the commits of `b/ratio` bytes; at twice the
-//!   even rate over seven eighths of that it rises by 16s(ratio + 1)/7 a commit, and at the even rate, with what is
+//!   even rate over fifteen sixteenths of that it rises by 32s(ratio + 1)/15 a commit, and at the even rate, with what is
 //!   merged beside it, by less.
 //! - Paid after every commit, live segments stay below twice the digits' bound, (D - 1) a level, for up to 6
 //!   levels from the flush level up with D up to 4 (10^9 keys have 5), 5 levels with D up to 8, 4 above. With more
@@ -32,7 +32,7 @@
 //!   with the square of the levels. With a base, whose fold holds its inputs for longer, they stay below three times the bound.
 
 use super::cover::{Carry, Shape};
-use super::number::{Commit, Divisor};
+use super::number::{Commit, Divisor, Level};
 
 /// One carry in flight. Its work is counted in bytes of input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -139,7 +139,7 @@ impl Pace {
         );
         let schedule = schedule_of(carry, now, deadline);
         let beside_bytes = match carry {
-            Carry::Fold { from, to } => beside_fold(shape, fresh_bytes, to.0 - from.0, schedule),
+            Carry::Fold { from, to } => beside_fold(shape, fresh_bytes, to.0 - from.0, now, schedule),
             Carry::Segment(_) => 0,
         };
         self.works.push(Work {
@@ -283,18 +283,28 @@ impl Pace {
 fn schedule_of(carry: Carry, now: Commit, deadline: Commit) -> u64 {
     let left = deadline.0 - now.0;
     match carry {
-        Carry::Fold { .. } => left - left / 8,
+        Carry::Fold { .. } => left - left / 16,
         Carry::Segment(window) => window.span().count().div_ceil(4).min(left.div_ceil(2)),
     }
 }
 
-/// What carries other than a fold are expected to merge in so many commits, where the window that is folded took `fresh_bytes`
-/// in `commits`: each byte once on each level of windows, save where the window above closes at the same commit.
-fn beside_fold(shape: &Shape, fresh_bytes: u64, commits: u64, schedule: u64) -> u64 {
-    let levels = shape.grain().map_or(1, |grain| u128::from(grain.0.saturating_sub(shape.flush_level.0)) + 1);
-    let divisor = u128::from(shape.divisor.get());
-    let merged = u128::from(fresh_bytes) * u128::from(schedule) / u128::from(commits.max(1));
-    let merged = merged.saturating_mul(levels * (divisor - 1)) / divisor;
+/// What carries other than a fold are expected to merge in so many commits after `now`, where the window that is folded took
+/// `fresh_bytes` in `commits`: which windows close in them is known, and their sizes are as before.
+fn beside_fold(shape: &Shape, fresh_bytes: u64, commits: u64, now: Commit, schedule: u64) -> u64 {
+    let last = now.0.saturating_add(schedule);
+    // How many windows of a level close until then that begin no earlier than the base ends.
+    let close = |level: Level| {
+        let span = shape.divisor.pow(level);
+        let first = shape.base_end.0.div_ceil(span).max(now.0 / span);
+        (last / span).saturating_sub(first)
+    };
+    let levels = (shape.flush_level.0..=shape.divisor.level_max().0).map(Level);
+    let merged = levels.map_while(|level| match (close(level), close(level.above())) {
+        (0, _) => None,
+        // Where one of the level above closes at the same commit, that is made.
+        (these, above) => Some(u128::from(these - above.min(these)) * u128::from(shape.divisor.pow(level))),
+    });
+    let merged = merged.sum::<u128>() * u128::from(fresh_bytes) / u128::from(commits.max(1));
     u64::try_from(merged).unwrap_or(u64::MAX)
 }
 
@@ -303,6 +313,6 @@ fn beside_fold(shape: &Shape, fresh_bytes: u64, commits: u64, schedule: u64) -> 
 /// much `base_ratio`, if there is one. Each carry in flight may add one byte for rounding.
 pub fn work_bound(divisor: Divisor, commit_bytes: u64, levels: u32, base_ratio: Option<u32>) -> u64 {
     let active = if divisor.get() <= 4 { levels.div_ceil(2) } else { levels };
-    let fold = base_ratio.map_or(0, |ratio| (16 * (u64::from(ratio) + 1)).div_ceil(7));
+    let fold = base_ratio.map_or(0, |ratio| (32 * (u64::from(ratio) + 1)).div_ceil(15));
     commit_bytes.saturating_mul(4 * u64::from(active) + fold)
 }

@@ -189,12 +189,13 @@ fn a_schedule_rises_evenly_and_gates_commits() {
     assert_eq!((pace.owed_bytes(Commit(250)), pace.owed_bytes(Commit(252))), (334, 1000));
 }
 
-/// A fold due at 64 that took in 20 commits of 40 bytes; levels 1 and 2 are made beside it. The base rests for 16 commits: a
-/// schedule of 14, from 64 to 77, and a slack of 2.
+/// A fold due at 64 that took in 20 commits of 40 bytes; windows of level 1 are made beside it. The base rests for 16 commits: a
+/// schedule of 15, from 64 to 78, and a slack of 1.
 fn fold_of(total: u64) -> (Pace, Shape) {
     let four = Divisor::new(4).unwrap();
-    let base_rests = Commit(80);
-    let shape = Shape { base_rests, base_level: Some(Level(3)), ..Shape::new(four, Level(1), true) };
+    let (base_end, base_rests) = (Commit(64), Commit(80));
+    let shape =
+        Shape { base_end, base_rests, base_level: Some(Level(3)), ..Shape::new(four, Level(1), true) };
     let mut pace = Pace::new();
     pace.begin(&shape, Carry::Fold { from: Commit(44), to: Commit(64) }, Commit(64), total, 800);
     pace.start(Commit(64), Commit(64));
@@ -203,8 +204,8 @@ fn fold_of(total: u64) -> (Pace, Shape) {
 
 #[test]
 fn a_fold_gives_way_to_what_is_merged_beside_it() {
-    let (mut pace, shape) = fold_of(1960);
-    // 14 commits of 40 bytes, of which three quarters go to each of two levels: 840 bytes beside it, so 200 a commit in all.
+    let (mut pace, shape) = fold_of(2520);
+    // Until 79 three windows of 4 commits close: 480 bytes beside it, so 200 a commit in all.
     let owed: Vec<u64> = [64, 65, 67].map(|n| pace.owed_bytes(Commit(n))).to_vec();
     assert_eq!(owed, [200, 400, 800]);
     let segment = Carry::Segment(shape.closes(Commit(68)).unwrap());
@@ -212,9 +213,9 @@ fn a_fold_gives_way_to_what_is_merged_beside_it() {
     pace.start(Commit(68), Commit(68));
     pace.begin(&shape, Carry::Segment(shape.closes(Commit(72)).unwrap()), Commit(72), 160, 160);
     pace.start(Commit(72), Commit(72));
-    // Both are in the account, and the sum rises as before.
-    let owed: Vec<u64> = [68, 69, 71, 72, 75].map(|n| pace.owed_bytes(Commit(n))).to_vec();
-    assert_eq!(owed, [1000, 1200, 1600, 1800, 1960 + 320]);
+    // Both are in the account, and the sum rises as before. (The third never came: the fold is done before its end.)
+    let owed: Vec<u64> = [68, 69, 71, 72, 75, 78].map(|n| pace.owed_bytes(Commit(n))).to_vec();
+    assert_eq!(owed, [1000, 1200, 1600, 1800, 2400, 2520 + 320]);
     assert_eq!(pace.next(), Some(Commit(68)), "whose schedule ends first");
     pace.progress(Commit(68), 160);
     pace.install(Commit(68));
@@ -223,24 +224,50 @@ fn a_fold_gives_way_to_what_is_merged_beside_it() {
 }
 
 #[test]
+fn a_fold_is_scheduled_beside_exactly_what_will_be_merged() {
+    for divisor in divisors().filter(|divisor| divisor.get() <= 8) {
+        for (flush, grain, ends, rest) in [(1, 2, 3, 1), (1, 2, 5, 3), (0, 3, 7, 2), (2, 3, 1, 5)] {
+            let (flush_level, grain) = (Level(flush), Level(grain));
+            let base_end = Commit(ends * divisor.pow(grain));
+            let base_rests = Commit(base_end.0 + rest * divisor.pow(grain));
+            let base_level = Some(grain.above());
+            let shape = Shape { divisor, flush_level, base_end, base_rests, base_level };
+            let mut pace = Pace::new();
+            pace.begin(
+                &shape,
+                Carry::Fold { from: Commit(base_end.0 - 1), to: base_end },
+                base_end,
+                1000,
+                SIZE,
+            );
+            let fold = *pace.in_flight().next().unwrap();
+            let windows =
+                (base_end.0 + 1..=base_end.0 + fold.schedule).filter_map(|n| shape.closes(Commit(n)));
+            let merged: u64 = windows.map(|window| SIZE * window.span().count()).sum();
+            assert_eq!(fold.beside_bytes, merged, "divisor {}: {shape:?}", divisor.get());
+        }
+    }
+}
+
+#[test]
 fn a_fold_starts_in_time_whatever_is_merged_beside_it() {
-    let (mut pace, shape) = fold_of(1960);
+    let (mut pace, shape) = fold_of(2520);
     pace.begin(&shape, Carry::Segment(shape.closes(Commit(68)).unwrap()), Commit(68), 1 << 40, 1 << 40);
     pace.start(Commit(68), Commit(68));
     pace.progress(Commit(68), 1 << 40);
-    // From the middle of its schedule on, at twice the even rate of 140.
-    let owed: Vec<u64> = [70, 71, 72, 76, 77].map(|n| pace.owed_bytes(Commit(n))).to_vec();
-    assert_eq!(owed, [0, 280, 560, 1680, 1960]);
+    // From the middle of its schedule on, at twice the even rate of 168.
+    let owed: Vec<u64> = [70, 71, 72, 77, 78].map(|n| pace.owed_bytes(Commit(n))).to_vec();
+    assert_eq!(owed, [0, 168, 504, 2184, 2520]);
 }
 
 #[test]
 fn commits_wait_for_a_fold_within_the_rest() {
-    let (mut pace, _) = fold_of(1960);
+    let (mut pace, _) = fold_of(2520);
     // What is required is that, late by the slack.
+    assert!(pace.admits(Commit(72)) && !pace.admits(Commit(73)));
+    assert_eq!(pace.commits_ahead(Commit(64), 100), 8);
+    pace.progress(Commit(64), 168);
     assert!(pace.admits(Commit(73)) && !pace.admits(Commit(74)));
-    assert_eq!(pace.commits_ahead(Commit(64), 100), 9);
-    pace.progress(Commit(64), 280);
-    assert!(pace.admits(Commit(74)) && !pace.admits(Commit(75)));
-    pace.progress(Commit(64), 1960);
+    pace.progress(Commit(64), 2520);
     assert!(pace.admits(Commit(79)) && !pace.admits(Commit(80)), "done, but not installed at its deadline");
 }
