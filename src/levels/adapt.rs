@@ -16,7 +16,10 @@
 //! 4. The base's level falls by one at a fold where windows of the level below would hold enough even of all that
 //!    the base may have after it. Between folds it falls to what the sizes ask for once far more has come
 //!    together than a fold needs: large commits after small ones.
-//! 5. The flush level grows past the base's level only from equality, so its boundary is one of the base's too,
+//! 5. Where commits turn out less than half as large as those that the rest was reckoned with, it is made longer, so that the fold
+//!    has as many bytes' time as ever: small commits after large ones do not wait for it. Where enough has come and the base
+//!    still rests, its rest is cut to half of what it would be with such commits.
+//! 6. The flush level grows past the base's level only from equality, so its boundary is one of the base's too,
 //!    and the base's level follows it at that same `n`.
 //!
 //! Promises: after every change `flush_level <= base_level`, and the memtable begins on a boundary of the flush
@@ -45,7 +48,7 @@ pub struct Measured {
     pub flush_bytes: u64,
     /// Of all commits since the base's end.
     pub window_bytes: u64,
-    /// What went into the base by the fold before.
+    /// The fold before.
     pub folded: Folded,
     /// Of the base as the fold before left it; read only at boundaries at which the base does not rest any more: by then
     /// that fold is always installed. (The fold that falls due now is not done yet, and the levels must not depend on when it
@@ -55,24 +58,32 @@ pub struct Measured {
     pub base_bytes_max: u64,
 }
 
-/// What went into a fold, in logical bytes.
+/// A fold that fell due, in logical bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Folded {
-    /// Of the base, as the fold before that one left it.
+    /// What it takes of the base, as the fold before it left it.
     pub base_bytes: u64,
-    /// Of all commits since that base's end.
+    /// What it takes of all commits since that base's end.
     pub window_bytes: u64,
+    /// What the base should have after it.
+    pub foreseen_bytes: u64,
 }
 
 impl Measured {
-    /// What the base should have after a fold now, where it keeps as much of each byte that it takes in as the fold before did.
-    /// (One that is new will have about what it takes in.)
-    fn base_bytes_foreseen(&self) -> u64 {
-        let Folded { base_bytes: before, window_bytes: taken } = self.folded;
-        let kept = u128::from(self.base_bytes.saturating_sub(before).min(taken));
-        let grows = kept * u128::from(self.window_bytes) / u128::from(taken.max(1));
+    /// A fold now. The base should keep as much of each byte that it takes in as it did at the fold before. (One that is new will
+    /// have about what it takes in.)
+    pub fn fold(&self) -> Folded {
+        let Measured {
+            window_bytes,
+            base_bytes,
+            folded: Folded { base_bytes: before, window_bytes: taken, .. },
+            ..
+        } = *self;
+        let kept = u128::from(base_bytes.saturating_sub(before).min(taken));
+        let grows = kept * u128::from(window_bytes) / u128::from(taken.max(1));
         let grows = grows as u64; // At most `window_bytes`, as `kept` is at most `taken`.
-        self.base_bytes.saturating_add(grows).max(self.window_bytes)
+        let foreseen_bytes = base_bytes.saturating_add(grows).max(window_bytes);
+        Folded { base_bytes, window_bytes, foreseen_bytes }
     }
 }
 
@@ -139,7 +150,7 @@ pub fn next_base_level(
         let commits = n.0 - shape.base_end.0;
         let falls = holds(below, window_bytes, commits, base_bytes.saturating_add(window_bytes));
         // Where commits stay as large as these, the next fold is worth it after that many.
-        let base = u128::from(measured.base_bytes_foreseen());
+        let base = u128::from(measured.fold().foreseen_bytes);
         let next = u128::from(commits) * base / (u128::from(window_bytes.max(1)) * u128::from(ratio.max(1)));
         let next = u64::try_from(next).unwrap_or(u64::MAX).max(1);
         let level = if falls { below } else { current };
@@ -152,6 +163,7 @@ pub fn next_base_level(
         let rests = rests.min(n.0.saturating_add(divisor.pow(level)));
         return BaseStep { folds: true, rests: Commit(rests), level };
     }
+    let rests = if n < rests { rests_anew(shape, n, measured, ratio) } else { rests };
     // Windows below the base's level are all that there ever are.
     if let Some(closed) = shape.closes(n).map(|window| window.level()).filter(|&closed| closed >= current) {
         let level = closed.above().min(divisor.level_max().max(flush_level));
@@ -167,6 +179,26 @@ pub fn next_base_level(
         Some(level) => BaseStep { folds: false, rests: rests.min(divisor.next_boundary(n, level)), level },
         None => BaseStep { folds: false, rests, level: current.max(flush_level) },
     }
+}
+
+/// Until when a base that rests at boundary `n` of the flush level does, now that it is known how large commits are.
+fn rests_anew(shape: &Shape, n: Commit, measured: &Measured, ratio: u32) -> Commit {
+    let (divisor, rests) = (shape.divisor, shape.base_rests);
+    let (Some(grain), Some(level)) = (shape.grain(), shape.base_level) else { return rests };
+    let needed = measured.folded.foreseen_bytes / u64::from(ratio.max(1));
+    // How many commits take so many bytes, if they stay as large as those of the window that just closed.
+    let commits = |bytes: u64| {
+        let of = u128::from(bytes) * u128::from(divisor.pow(shape.flush_level))
+            / u128::from(measured.flush_bytes.max(1));
+        u64::try_from(of).unwrap_or(u64::MAX).min(divisor.pow(level.above().min(divisor.level_max())))
+    };
+    let until = |commits: u64| divisor.next_boundary(Commit(n.0.saturating_add(commits) - 1), grain);
+    let missing = needed.saturating_sub(measured.window_bytes);
+    if missing == 0 {
+        return rests.min(until(commits(needed).div_ceil(2).max(1)));
+    }
+    let takes = commits(missing);
+    if takes / 2 > rests.0 - n.0 { until(takes) } else { rests }
 }
 
 impl Shape {

@@ -51,6 +51,8 @@ pub struct Work {
     pub total_bytes: u64,
     /// What is done of it.
     pub done_bytes: u64,
+    /// What was done of it when it was scheduled anew; at first nothing.
+    before_bytes: u64,
     /// Whether there is anything to be scheduled yet: before, its inputs are waited for.
     pub started: bool,
     /// Whether its output is installed.
@@ -67,11 +69,21 @@ impl Work {
         Commit(self.start.0 + self.schedule)
     }
 
-    /// Schedules it anew.
-    fn reschedule(&mut self, now: Commit, schedule: u64) {
-        let beside = u128::from(self.beside_bytes) * u128::from(schedule) / u128::from(self.schedule);
-        self.beside_bytes = u64::try_from(beside).unwrap_or(u64::MAX);
-        (self.start, self.schedule, self.settled_bytes) = (now, schedule, 0);
+    /// Schedules what is left of it anew, beside so much work of others.
+    fn reschedule(&mut self, now: Commit, schedule: u64, beside_bytes: u64) {
+        (self.start, self.schedule, self.before_bytes) = (now, schedule, self.done_bytes);
+        (self.beside_bytes, self.settled_bytes) = (beside_bytes, 0);
+    }
+
+    /// The share of what is merged beside it that so many commits see.
+    fn beside_in(&self, commits: u64) -> u64 {
+        let beside = u128::from(self.beside_bytes) * u128::from(commits) / u128::from(self.schedule);
+        u64::try_from(beside).unwrap_or(u64::MAX)
+    }
+
+    /// What was left when it was scheduled.
+    fn left_bytes(&self) -> u64 {
+        self.total_bytes - self.before_bytes
     }
 
     fn is_fold(&self) -> bool {
@@ -93,18 +105,21 @@ impl Work {
 
     /// What must be done of it between commits `n` and `n + 1`, in bytes since its start, where nothing is done beside it.
     pub fn scheduled_bytes(&self, n: Commit) -> u64 {
-        self.line(n, self.total_bytes)
+        self.before_bytes + self.line(n, self.left_bytes())
     }
 
     /// Of a fold: as [`Work::scheduled_bytes`], where the schedules of others say `beside` since its start.
     fn scheduled_beside(&self, n: Commit, beside: u64) -> u64 {
-        let left = self.line(n, self.total_bytes.saturating_add(self.beside_bytes)).saturating_sub(beside);
-        left.clamp(self.latest(n), self.total_bytes)
+        let both = self.line(n, self.left_bytes().saturating_add(self.beside_bytes));
+        let own = self.before_bytes.saturating_add(both.saturating_sub(beside));
+        own.clamp(self.latest(n), self.total_bytes)
     }
 
     /// Of a fold: what must be done of it where it started as late as twice the even rate allows.
     fn latest(&self, n: Commit) -> u64 {
-        (2 * u128::from(self.line(n, self.total_bytes))).saturating_sub(self.total_bytes.into()) as u64 // At most `total_bytes`.
+        let left = self.left_bytes();
+        let late = 2 * u128::from(self.line(n, left));
+        self.before_bytes + late.saturating_sub(left.into()) as u64 // At most `left`: the line ends there.
     }
 
     /// What must at the least be done of it before commit `n` is sequenced: its schedule, late by its length or slack.
@@ -150,6 +165,7 @@ impl Pace {
             deadline,
             total_bytes,
             done_bytes: 0,
+            before_bytes: 0,
             started: false,
             installed: false,
             beside_bytes,
@@ -163,21 +179,30 @@ impl Pace {
         if let Some(work) = self.works.iter_mut().find(|work| work.due == due && !work.started) {
             work.started = true;
             if now < work.deadline {
-                work.reschedule(now, schedule_of(work.carry, now, work.deadline));
+                let schedule = schedule_of(work.carry, now, work.deadline);
+                work.reschedule(now, schedule, work.beside_in(schedule));
             }
         }
     }
 
-    /// The shape may have changed at `now`, the newest commit: a base whose level fell is folded sooner, so what goes into it
-    /// must be done sooner. What is left of such a carry is scheduled anew, over half of the time that it has now.
-    pub fn hasten(&mut self, shape: &Shape, now: Commit) {
+    /// The shape may have changed at `now`, the newest commit. A base whose level fell, or that rests less, is folded sooner, so what
+    /// goes into it must be done sooner: what is left of such a carry is scheduled anew, over half of the time that it has now. The
+    /// fold of a base that rests longer has more time.
+    pub fn reshape(&mut self, shape: &Shape, now: Commit) {
         for work in self.works.iter_mut().filter(|work| !work.installed) {
             let deadline = shape.deadline(work.carry, now);
             if deadline < work.deadline {
                 work.deadline = deadline;
                 let schedule = (deadline.0 - now.0).div_ceil(2);
                 if now.0 + schedule < work.end().0 {
-                    work.reschedule(now, schedule);
+                    work.reschedule(now, schedule, work.beside_in(schedule));
+                }
+            } else if deadline > work.deadline && work.is_fold() {
+                work.deadline = deadline;
+                if work.started {
+                    // It rests longer since commits are smaller: in all of them comes what would have come.
+                    let beside = work.beside_in(work.end().0.saturating_sub(now.0));
+                    work.reschedule(now, schedule_of(work.carry, now, deadline), beside);
                 }
             }
         }

@@ -197,7 +197,7 @@ impl Compaction {
 
     /// A carry is due: the account of its work begins.
     pub(crate) fn due(&mut self, carry: Carry, shape: &Shape, now: Commit, work: WorkBytes) {
-        self.pace.hasten(shape, now);
+        self.pace.reshape(shape, now);
         self.pace.begin(shape, carry, now, work.total(), work.fresh);
         self.due.push_back(carry);
     }

@@ -48,7 +48,7 @@ impl Schedule {
         let (carry, shape) = self.shape.step(self.at, &measured, budget)?;
         (self.shape, self.flush_bytes) = (shape, 0);
         if matches!(carry, Carry::Fold { .. }) {
-            self.folded = Folded { base_bytes, window_bytes };
+            self.folded = measured.fold();
             self.base_bytes_max = base_bytes.saturating_add(window_bytes);
             self.window_bytes = 0;
         } else if before.base_level.is_some() && self.at >= before.base_rests {
@@ -70,6 +70,7 @@ impl Schedule {
         put_varint(&mut out, self.base_bytes_max);
         put_varint(&mut out, self.folded.base_bytes);
         put_varint(&mut out, self.folded.window_bytes);
+        put_varint(&mut out, self.folded.foreseen_bytes);
         out
     }
 
@@ -85,11 +86,13 @@ impl Schedule {
             0 => None,
             number => Some(level(number - 1)?),
         };
-        let (flush_bytes, window_bytes) = (reader.varint()?, reader.varint()?);
+        let (flush_bytes, since_base_bytes) = (reader.varint()?, reader.varint()?);
         let base_bytes_max = reader.varint()?;
-        let folded = Folded { base_bytes: reader.varint()?, window_bytes: reader.varint()? };
+        let (base_bytes, window_bytes) = (reader.varint()?, reader.varint()?);
+        let folded = Folded { base_bytes, window_bytes, foreseen_bytes: reader.varint()? };
         let shape = Shape { divisor, flush_level, base_end, base_rests, base_level };
         let sound = reader.is_empty() && at <= Commit::MAX && shape.is_sound(at);
+        let window_bytes = since_base_bytes;
         sound.then_some(Schedule { at, shape, flush_bytes, window_bytes, base_bytes_max, folded })
     }
 }

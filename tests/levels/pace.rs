@@ -56,11 +56,11 @@ fn run(divisor: Divisor, flush: Level, commits: u64, every: u64, live_bytes: Opt
                 Carry::Fold { .. } => (base_bytes + window_bytes, window_bytes),
             };
             if let (Carry::Fold { .. }, Some(live_bytes)) = (carry, live_bytes) {
-                folded = Folded { base_bytes, window_bytes };
+                folded = measured.fold();
                 base_bytes = total.min(live_bytes);
                 (base_bytes_max, window_bytes) = (total, 0);
             }
-            pace.hasten(&shape, n);
+            pace.reshape(&shape, n);
             pace.begin(&shape, carry, n, total, fresh);
             pace.start(n, n);
             flights.push(carry);
@@ -270,4 +270,18 @@ fn commits_wait_for_a_fold_within_the_rest() {
     assert!(pace.admits(Commit(73)) && !pace.admits(Commit(74)));
     pace.progress(Commit(64), 2520);
     assert!(pace.admits(Commit(79)) && !pace.admits(Commit(80)), "done, but not installed at its deadline");
+}
+
+#[test]
+fn a_fold_of_a_base_that_rests_longer_has_more_time_for_what_is_left() {
+    let (mut pace, shape) = fold_of(2520);
+    pace.progress(Commit(64), 1000);
+    let longer = Shape { base_rests: Commit(1664), ..shape };
+    pace.reshape(&longer, Commit(68));
+    // 1596 commits are left, so a schedule of 1497: of 1520 bytes, and what of 480 beside it was to come until 79.
+    let owed: Vec<u64> = [68, 69, 70].map(|n| pace.owed_bytes(Commit(n))).to_vec();
+    assert_eq!(owed, [2, 3, 4], "nothing is to be made up for, nor was anything lent");
+    assert!(pace.admits(Commit(900)), "it may start in the middle");
+    assert_eq!(pace.owed_bytes(Commit(1564)), 1520);
+    assert!(!pace.admits(Commit(1664)), "not installed at its deadline");
 }

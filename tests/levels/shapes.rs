@@ -80,7 +80,7 @@ impl Model {
         if let Carry::Fold { .. } = carry {
             // No fold costs more than so many times what has come since the last.
             assert!(u128::from(self.window_bytes) * u128::from(budget.base_ratio) >= self.base_bytes.into());
-            self.folded_last = Folded { base_bytes: self.base_bytes, window_bytes: self.window_bytes };
+            self.folded_last = measured.fold();
             self.base_bytes_max = self.base_bytes + self.window_bytes;
             self.folded += self.base_bytes_max;
             self.base_bytes = self.base_bytes_max.min(live_bytes);
@@ -128,7 +128,8 @@ impl Model {
                 assert!(base > was, "too little for a fold: {before:?} {shape:?}");
             } else {
                 assert!(base <= was.max(new), "{before:?} {shape:?}");
-                assert!(shape.base_rests <= before.base_rests);
+                // What was reckoned once it had rested stays.
+                assert!(n < before.base_rests || shape.base_rests == before.base_rests);
             }
         }
     }
@@ -339,7 +340,7 @@ fn a_base_rests_for_longer_where_the_fold_before_let_it_grow() {
         Shape { divisor: ten, flush_level: Level(1), base_end, base_rests, base_level: Some(Level(3)) };
     // Of 200 bytes that the fold before took in, the base of 800 kept as many as it has more.
     let rests = |base_before: u64| {
-        let folded = Folded { base_bytes: base_before, window_bytes: 200 };
+        let folded = Folded { base_bytes: base_before, window_bytes: 200, ..Folded::default() };
         let measured =
             Measured { flush_bytes: 5, window_bytes: 200, folded, base_bytes: 800, base_bytes_max: 800 };
         next_base_level(&shape, Level(3), Level(1), Commit(4400), &measured, 8).rests.0 - 4400
@@ -369,6 +370,40 @@ fn a_base_that_grows_is_being_folded_most_of_the_time() {
                 resting * 20 >= counted * 19,
                 "divisor {}, ratio {ratio}: {resting} of {counted}",
                 divisor.get()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_fold_has_as_many_bytes_time_when_small_commits_follow_large_ones() {
+    for divisor in divisors() {
+        let mut model = Model::new(divisor, true);
+        let budget = Budget { flush_bytes: 20_000, base_ratio: 3 };
+        for _ in 0..if cfg!(debug_assertions) { 2_000 } else { 20_000 } {
+            model.commit(5_000, &budget, u64::MAX);
+        }
+        // In the midst of its rest: as soon as commits turn out small, the rest is that of small ones.
+        let (folded, needed) = (model.folded, model.folded_last.foreseen_bytes / 3);
+        assert!(model.n < model.shape.base_rests);
+        let window = model.shape.divisor.pow(model.shape.flush_level);
+        for _ in 0..2 * window {
+            model.commit(40, &budget, u64::MAX);
+        }
+        let left = model.shape.base_rests.0.saturating_sub(model.n.0);
+        assert_eq!(model.folded, folded, "divisor {}", divisor.get());
+        // (As long as a window of the level above the base's at a time.)
+        let longest = model.shape.divisor.pow(model.shape.base_level.unwrap().above());
+        let enough = model.window_bytes + left * 40 >= needed / 2 || left + 2 * window >= longest;
+        assert!(enough, "divisor {}: {left} left", divisor.get());
+        // And large ones that follow do not wait for all that time.
+        while model.folded == folded {
+            model.commit(5_000, &budget, u64::MAX);
+            assert!(
+                model.window_bytes <= 4 * needed,
+                "divisor {}: {} of {needed}",
+                divisor.get(),
+                model.window_bytes
             );
         }
     }
