@@ -184,13 +184,13 @@ pub fn next_base_level(
 /// Until when a base that rests at boundary `n` of the flush level does, now that it is known how large commits are.
 fn rests_anew(shape: &Shape, n: Commit, measured: &Measured, ratio: u32) -> Commit {
     let (divisor, rests) = (shape.divisor, shape.base_rests);
-    let (Some(grain), Some(level)) = (shape.grain(), shape.base_level) else { return rests };
+    let Some(grain) = shape.grain() else { return rests };
     let needed = measured.folded.foreseen_bytes / u64::from(ratio.max(1));
     // How many commits take so many bytes, if they stay as large as those of the window that just closed.
     let commits = |bytes: u64| {
         let of = u128::from(bytes) * u128::from(divisor.pow(shape.flush_level))
             / u128::from(measured.flush_bytes.max(1));
-        u64::try_from(of).unwrap_or(u64::MAX).min(divisor.pow(level.above().min(divisor.level_max())))
+        u64::try_from(of).unwrap_or(u64::MAX).min(divisor.pow(divisor.level_max()))
     };
     let until = |commits: u64| divisor.next_boundary(Commit(n.0.saturating_add(commits) - 1), grain);
     let missing = needed.saturating_sub(measured.window_bytes);
