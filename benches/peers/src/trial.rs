@@ -373,7 +373,12 @@ pub(crate) fn load(
     data: &Data,
     cache_bytes: u64,
 ) -> Result<Duration> {
-    let store = kind.open(&bench.setup(path, cache_bytes, Durability::Unsynced))?;
+    load_as(kind, &bench.setup(path, cache_bytes, Durability::Unsynced), data)
+}
+
+/// As [`load`], set up as it is said.
+pub(crate) fn load_as(kind: Kind, setup: &Setup, data: &Data) -> Result<Duration> {
+    let store = kind.open(setup)?;
     let began = Instant::now();
     fill(kind, &*store, data)?;
     store.settle()?;

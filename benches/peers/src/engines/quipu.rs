@@ -121,7 +121,7 @@ impl Store for Quipu {
             add("base_ratio", ratio.to_string());
         }
         if let Some(bytes) = tuning.flush_bytes {
-            add("flush_bytes", format!("{} MiB", bytes >> 20));
+            add("flush_bytes", format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)));
         }
         if let Some(bytes) = tuning.log_file_bytes {
             add("log_file_bytes", format!("{} MiB", bytes >> 20));
