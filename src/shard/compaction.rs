@@ -3,7 +3,8 @@
 //! A carry is queued when its commit is sequenced, begins when everything within its window is at rest, is
 //! polled by hand with a grant of bytes each turn, and is over when its last change is installed. How much it
 //! is granted follows the account of [`Pace`]: what is owed at the newest commit, or, where the shard has nothing
-//! else to do, a slice ahead of time; while commits are on their way to the disk, only now and then.
+//! else to do, a slice ahead of time; while commits are on their way to the disk, only now and then. What is owed takes half of
+//! the time while there are commits to be made, unless much is owed, and waits for a log write that is about to start.
 //!
 //! A carry that goes more than one level up would hold its memtable for long: that table is *spilled* first,
 //! to a file of its own. Tables are spilled too where memory or the log runs short.
@@ -34,6 +35,9 @@ const SLICE_BYTES: u64 = 32 * 1024;
 /// While commits are on their way to the disk, compaction ahead of time pauses after a slice for so many times as long as
 /// that took: the log's writes and their answers are not to wait for what has time.
 const AHEAD_PAUSE: u64 = 3;
+/// While other work is at hand, compaction that is owed pauses after a slice for so many times as long as that took, if no more
+/// than [`OWED_LEFT`] is owed: commits that come meanwhile get half of the time at least.
+const OWED_PAUSE: u64 = 1;
 /// Commits are held while more than this is owed, in bytes merged, and the processor is what it takes …
 const OWED_MOST: u64 = 512 * 1024;
 /// … until no more than this is: so that a second with much to merge is one with fewer commits, and none with nothing but.
@@ -136,6 +140,8 @@ pub(crate) struct Compaction {
     unseen_bytes: usize,
     /// Until when nothing is done ahead of time while commits are on their way.
     ahead_from: u64,
+    /// Until when what is owed waits for other work, if it is little.
+    owed_from: u64,
     pub(crate) written: Rc<Cell<u64>>,
     /// Files that were begun and are not installed.
     pub(crate) loose: Rc<Loose>,
@@ -160,6 +166,7 @@ impl Compaction {
             works: false,
             unseen_bytes: 0,
             ahead_from: 0,
+            owed_from: 0,
             written: Rc::default(),
             loose: Rc::default(),
             untidy: false,
@@ -328,6 +335,11 @@ impl State {
     pub(crate) fn memory_admits(&self, config: &Config, bytes: usize) -> bool {
         self.tip.frozen_bytes == 0
             || self.tip.frozen_bytes + self.tip.active.memory() + bytes <= config.memtable_bytes
+    }
+
+    /// Whether the disk waits for a group of commits that is about to be complete.
+    fn writes_soon(&self) -> bool {
+        self.log.in_flight() == 0 && self.log.staged().0 > 0 && self.urgent > self.log.started()
     }
 
     /// Whether more than a share of the log's files is in use.
@@ -549,10 +561,13 @@ impl Core {
             }
             std::mem::take(&mut state.compaction.jobs)
         };
+        let started = self.io.now();
         let (owed, first) = {
             let state = self.state.borrow();
             let hurry = state.log_beyond(LOG_HURRY) || !state.queue.is_empty();
-            let owed = hurry || state.compaction.pace.owed_bytes(state.tip.schedule.at) > 0;
+            let bytes = state.compaction.pace.owed_bytes(state.tip.schedule.at);
+            let pauses = !idle && (state.compaction.owed_from > started || state.writes_soon());
+            let owed = hurry || bytes > OWED_LEFT || (bytes > 0 && !pauses);
             (owed, state.compaction.pace.next())
         };
         let spill = jobs.iter().position(|job| matches!(job.task, Task::Spill { .. }) && job.work.is_some());
@@ -561,7 +576,6 @@ impl Core {
             jobs.iter().position(|job| owing(job) && job.work.is_some())
         };
         let chosen = spill.or_else(carry).or_else(|| jobs.iter().position(|job| job.work.is_some()));
-        let started = self.io.now();
         let ahead = || {
             let state = self.state.borrow();
             let at_rest = state.log.in_flight() == 0 && state.log.staged().0 == 0;
@@ -613,6 +627,7 @@ impl Core {
             let mut state = self.state.borrow_mut();
             state.stages.slice.saturating_record(took.max(1));
             state.compaction.ahead_from = ended.saturating_add(AHEAD_PAUSE.saturating_mul(took));
+            state.compaction.owed_from = ended.saturating_add(OWED_PAUSE.saturating_mul(took));
         }
         {
             let mut state = self.state.borrow_mut();
