@@ -92,8 +92,10 @@ pub(crate) struct BlockCache {
     besides: Cell<u64>,
 }
 
-/// Of so many uses of blocks that were found without the cache, it is told of one.
+/// Of so many uses of blocks that were found without the cache, it is told of one …
 const TOLD_OF: u64 = 8;
+/// … once it is fuller than this share of its budget.
+const ROOM_SHARE: (u64, u64) = (3, 4);
 
 impl BlockCache {
     /// A cache that keeps at most `budget_bytes`; with 0 it keeps nothing.
@@ -150,13 +152,13 @@ impl BlockCache {
     }
 
     /// A block was used that is cached and was found without a look in here; counts a hit. Now and then it is looked up all
-    /// the same, so that what is used often stays.
+    /// the same, so that what is used often stays; not while there is so much room that nothing has to go.
     #[inline]
     pub(crate) fn used_beside(&self, key: impl FnOnce() -> BlockKey) {
         self.hits.set(self.hits.get() + 1);
         let besides = self.besides.get() + 1;
         self.besides.set(besides);
-        if besides.is_multiple_of(TOLD_OF) {
+        if besides.is_multiple_of(TOLD_OF) && self.bytes() > self.budget_bytes / ROOM_SHARE.1 * ROOM_SHARE.0 {
             let _ = self.inner.borrow().get(&key());
         }
     }

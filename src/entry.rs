@@ -3,6 +3,7 @@
 //! Memtables, segments and merges all hold [`Entry`]s in one order: by directory, then by key as bytes, then
 //! newest commit first. A put carries a value; a delete (a tombstone) carries none.
 
+use crate::codec::compare_keys;
 use crate::levels::Commit;
 use std::cmp::Ordering;
 
@@ -38,7 +39,9 @@ pub struct Entry<'a> {
 
 impl Entry<'_> {
     /// The one order of entries: directory, key, then newest commit first.
+    #[inline]
     pub fn order(&self, other: &Entry<'_>) -> Ordering {
-        (self.directory, self.key, other.commit).cmp(&(other.directory, other.key, self.commit))
+        let keys = self.directory.cmp(&other.directory).then_with(|| compare_keys(self.key, other.key));
+        keys.then_with(|| other.commit.cmp(&self.commit))
     }
 }

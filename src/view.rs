@@ -4,10 +4,12 @@
 //! table and a commit: all that a read needs. Whoever holds one keeps its tables in memory and its files on
 //! disk.
 
+use crate::codec::compare_keys;
 use crate::entry::DirectoryId;
 use crate::levels::{Commit, Piece, Span, Window};
 use crate::segment::Segment;
 use crate::table::Table;
+use std::cmp::Ordering;
 use std::rc::Rc;
 
 /// What a segment's file is for: the `kind` of its identity.
@@ -96,6 +98,12 @@ impl FullKey {
     pub(crate) fn borrowed(&self) -> (DirectoryId, &[u8]) {
         (self.directory, &self.key)
     }
+
+    /// Where it lies against a directory and key.
+    #[inline]
+    fn compare(&self, directory: DirectoryId, key: &[u8]) -> Ordering {
+        self.directory.cmp(&directory).then_with(|| compare_keys(&self.key, key))
+    }
 }
 
 /// A part of the base: the entries of a file from `low` up to (and without) `high`. Keys between parts have no
@@ -112,7 +120,7 @@ pub(crate) struct Part {
 impl Part {
     /// Whether a key lies below the part's end.
     pub(crate) fn ends_above(&self, directory: DirectoryId, key: &[u8]) -> bool {
-        self.high.as_ref().is_none_or(|high| (directory, key) < high.borrowed())
+        self.high.as_ref().is_none_or(|high| high.compare(directory, key).is_gt())
     }
 }
 
@@ -130,7 +138,7 @@ pub(crate) struct View {
 impl View {
     /// The part that may hold a key.
     pub(crate) fn part_of(&self, directory: DirectoryId, key: &[u8]) -> Option<&Part> {
-        let above = self.parts.partition_point(|part| part.low.borrowed() <= (directory, key));
+        let above = self.parts.partition_point(|part| part.low.compare(directory, key).is_le());
         let part = &self.parts[above.checked_sub(1)?];
         part.ends_above(directory, key).then_some(part)
     }

@@ -11,7 +11,7 @@ use quipu::levels::Commit;
 use quipu::simulation::SimulatedShard;
 use quipu::{Bytes, Directory, Error, Local, LocalScan, LocalSnapshot, Retention, Scan, Snapshot};
 use std::collections::VecDeque;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 
 /// A way to read.
 enum View {
@@ -211,6 +211,28 @@ fn read(runner: &mut Runner, random: &mut SplitMix64, view: &View, at: Commit, k
             let other_percent = *pick(random, &[0, 30]);
             let meanwhile = random.chance(30);
             loop {
+                if let Scanning::Local(local) = &mut scan
+                    && random.chance(15)
+                {
+                    // Several are shown, from the end that the scan begins at.
+                    let most = 1 + random.below(8) as usize;
+                    let mut shown = Vec::new();
+                    let showing = local.for_each(|key, value| {
+                        shown.push((key.to_vec(), Bytes::copy_from_slice(value)));
+                        if shown.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                    });
+                    runner.shard.run(showing).unwrap();
+                    for (key, value) in &shown {
+                        let wanted = if reversed { expected.pop_back() } else { expected.pop_front() };
+                        assert_eq!(Some((&key[..], value)), wanted, "{path} at {at}, range {range:?}, shown");
+                    }
+                    assert!(shown.len() <= limit, "{} shown of {limit}", shown.len());
+                    limit -= if limit == usize::MAX { 0 } else { shown.len() };
+                    if shown.len() < most {
+                        assert!(limit == 0 || expected.is_empty(), "{} left of {range:?}", expected.len());
+                        break;
+                    }
+                }
                 let other = random.chance(other_percent);
                 let back = other != reversed;
                 let wanted = if limit == 0 {

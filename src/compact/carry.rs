@@ -33,13 +33,16 @@ pub(crate) async fn spill(context: Context, span: Span, tier: Level, inputs: Vec
 
 /// A merge over sources that reads past the cache, so that it does not empty it, and knows what readers have there.
 pub(crate) fn merge_of(inputs: &[Source], cache: &Rc<BlockCache>) -> Merge {
-    let cursors = inputs.iter().map(|source| match source {
-        Source::Table(table) => Cursor::Table(TableCursor::new(table.clone())),
-        Source::Segment(segment) => {
-            Cursor::Segment(SegmentCursor::stream(segment.clone()).beside(cache.clone()))
-        }
-    });
-    Merge::new(cursors.collect())
+    let mut merge = Merge::new(inputs.len());
+    for source in inputs {
+        merge.add(match source {
+            Source::Table(table) => Cursor::Table(TableCursor::new(table.clone())),
+            Source::Segment(segment) => {
+                Cursor::Segment(SegmentCursor::stream(segment.clone()).beside(cache.clone()))
+            }
+        });
+    }
+    merge
 }
 
 async fn write(

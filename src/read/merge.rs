@@ -40,21 +40,41 @@ impl Head {
     }
 }
 
+/// A source, and the head of its entry where it is in the order, save where it is the only one.
+struct Merged {
+    cursor: Cursor,
+    head: Head,
+}
+
 /// See the module's text.
 pub(crate) struct Merge {
-    cursors: Vec<Cursor>,
-    /// Of each cursor in the order, save where it is the only one.
-    heads: Vec<Head>,
+    cursors: Vec<Merged>,
     /// Those that are on an entry, by its order; the next one **last**, so that taking it away is cheap.
     order: Vec<usize>,
     back: bool,
 }
 
 impl Merge {
-    /// A merge that is on no entry yet.
-    pub(crate) fn new(cursors: Vec<Cursor>) -> Self {
-        let heads = vec![Head::default(); cursors.len()];
-        Merge { order: Vec::with_capacity(cursors.len()), heads, cursors, back: false }
+    /// A merge over nothing yet, with room for so many sources.
+    pub(crate) fn new(sources: usize) -> Self {
+        Merge { order: Vec::with_capacity(sources), cursors: Vec::with_capacity(sources), back: false }
+    }
+
+    /// Adds a source. The merge is on no entry before a seek.
+    #[inline]
+    pub(crate) fn add(&mut self, cursor: Cursor) {
+        self.cursors.push(Merged { cursor, head: Head::default() });
+    }
+
+    /// [`seek`](Merge::seek), if that needs no wait; answers whether it did. Where it did not, it is on no entry.
+    pub(crate) fn seek_now(&mut self, place: Place<'_>) -> bool {
+        self.back = false;
+        self.order.clear();
+        let sought = self.cursors.iter_mut().all(|merged| merged.cursor.seek_now(place, false));
+        if sought {
+            self.enter_all();
+        }
+        sought
     }
 
     /// Goes to the first entry behind a place; from there on forward.
@@ -74,7 +94,7 @@ impl Merge {
         let back = self.back;
         self.order.clear();
         let mut waiting = Vec::new();
-        for cursor in &mut self.cursors {
+        for Merged { cursor, .. } in &mut self.cursors {
             if !cursor.seek_now(place, back) {
                 waiting.push(cursor);
             }
@@ -85,34 +105,38 @@ impl Merge {
             });
             try_join_all(seeks).await?;
         }
+        self.enter_all();
+        Ok(())
+    }
+
+    fn enter_all(&mut self) {
         for at in 0..self.cursors.len() {
             self.enter(at);
         }
-        Ok(())
     }
 
     /// The entry it is at.
     #[inline]
     pub(crate) fn entry(&self) -> Option<Entry<'_>> {
-        self.cursors[*self.order.last()?].entry()
+        self.cursors[*self.order.last()?].cursor.entry()
     }
 
     /// The value of the entry it is at without a copy, where its source can share it.
     pub(crate) fn value_shared(&self) -> Option<Bytes> {
-        self.cursors[*self.order.last()?].value_shared()
+        self.cursors[*self.order.last()?].cursor.value_shared()
     }
 
     /// Whether readers have what the entry it is at lies in in memory; see [`Cursor::is_warm`].
     #[inline]
     pub(crate) fn is_warm(&self) -> bool {
-        self.order.last().is_some_and(|&first| self.cursors[first].is_warm())
+        self.order.last().is_some_and(|&first| self.cursors[first].cursor.is_warm())
     }
 
     /// Goes to the next entry, if that needs no wait; answers whether it did.
     #[inline]
     pub(crate) fn step(&mut self) -> bool {
         let Some(&first) = self.order.last() else { return true };
-        if !self.cursors[first].step(self.back) {
+        if !self.cursors[first].cursor.step(self.back) {
             return false;
         }
         self.moved(first);
@@ -122,14 +146,14 @@ impl Merge {
     /// Goes to the next entry, whatever that needs.
     pub(crate) async fn advance(&mut self) -> Result<()> {
         let Some(&first) = self.order.last() else { return Ok(()) };
-        self.cursors[first].advance(self.back).await?;
+        self.cursors[first].cursor.advance(self.back).await?;
         self.moved(first);
         Ok(())
     }
 
     /// The memory that it holds beyond what the cache holds anyway, in bytes; an estimate.
     pub(crate) fn memory(&self) -> usize {
-        size_of::<Merge>() + self.cursors.iter().map(Cursor::memory).sum::<usize>()
+        size_of::<Merge>() + self.cursors.iter().map(|merged| merged.cursor.memory()).sum::<usize>()
     }
 
     /// The first cursor of the order has moved on.
@@ -137,16 +161,17 @@ impl Merge {
     fn moved(&mut self, first: usize) {
         let Some(second) = self.order.len().checked_sub(2).map(|at| self.order[at]) else {
             // With no others there is nothing to compare.
-            if self.cursors[first].entry().is_none() {
+            if self.cursors[first].cursor.entry().is_none() {
                 self.order.clear();
             }
             return;
         };
-        let Some(entry) = self.cursors[first].entry() else {
+        let moved = &mut self.cursors[first];
+        let Some(entry) = moved.cursor.entry() else {
             self.order.pop();
             return;
         };
-        self.heads[first] = Head::of(&entry);
+        moved.head = Head::of(&entry);
         if self.comes_before(second, first) {
             self.order.pop();
             self.insert(first);
@@ -155,8 +180,9 @@ impl Merge {
 
     /// Puts a cursor in its place, if it is on an entry.
     fn enter(&mut self, cursor: usize) {
-        let Some(entry) = self.cursors[cursor].entry() else { return };
-        self.heads[cursor] = Head::of(&entry);
+        let entered = &mut self.cursors[cursor];
+        let Some(entry) = entered.cursor.entry() else { return };
+        entered.head = Head::of(&entry);
         self.insert(cursor);
     }
 
@@ -169,7 +195,7 @@ impl Merge {
     /// Whether the entry of one cursor comes before that of another.
     #[inline]
     fn comes_before(&self, one: usize, other: usize) -> bool {
-        let order = match self.heads[one].cmp(&self.heads[other]) {
+        let order = match self.cursors[one].head.cmp(&self.cursors[other].head) {
             Ordering::Equal => self.compare(one, other),
             order => order,
         };
@@ -177,7 +203,7 @@ impl Merge {
     }
 
     fn compare(&self, one: usize, other: usize) -> Ordering {
-        match (self.cursors[one].entry(), self.cursors[other].entry()) {
+        match (self.cursors[one].cursor.entry(), self.cursors[other].cursor.entry()) {
             (Some(one), Some(other)) => one.order(&other),
             // All in the order are on an entry.
             _ => Ordering::Equal,

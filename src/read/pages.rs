@@ -255,11 +255,17 @@ impl Pages {
         &self.rest
     }
 
-    /// A walk from the low end has gone on to an entry, which is handed out, or has not found any.
+    /// How many entries may be handed out.
     #[inline]
-    pub(crate) fn walked(&mut self, found: bool) {
-        self.limit -= usize::from(found);
-        self.exhausted = !found;
+    pub(crate) fn left(&self) -> usize {
+        self.limit
+    }
+
+    /// A walk from the low end has gone on over so many entries, which are handed out; or has come to the end.
+    #[inline]
+    pub(crate) fn walked(&mut self, entries: usize, end: bool) {
+        self.limit -= entries;
+        self.exhausted = end;
     }
 
     /// What is not read yet begins behind a key.

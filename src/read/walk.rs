@@ -10,7 +10,7 @@
 //! 3. Within that, the walking itself never waits. It leaves off where a block has to be read, and where the
 //!    [`Allowance`] is used up, and goes on after that.
 //! 4. Whoever only looks at entries needs no page: [`Walk::step_now`] goes from one visible entry to the next, and they are
-//!    looked at where they lie.
+//!    looked at where they lie; [`Walk::show_now`] shows one after another.
 //!
 //! A walk is kept between the pages of its scan, so that they cost one seek together. It sees one state whatever is
 //! committed or installed meanwhile: its cursors hold what they walk.
@@ -77,7 +77,7 @@ impl Walk {
         range: &RangeOf,
         back: bool,
     ) -> Result<Walk> {
-        let mut merge = Merge::new(cursors_of(frame, cache, directory, range).await?);
+        let mut merge = merge_of(frame, cache, directory, range).await?;
         if back {
             merge
                 .seek_back(match &range.high {
@@ -87,16 +87,37 @@ impl Walk {
                 })
                 .await?;
         } else {
-            merge
-                .seek(match &range.low {
-                    Bound::Included(key) => Place::Before(directory, key),
-                    Bound::Excluded(key) => Place::Behind(directory, key),
-                    Bound::Unbounded => Place::DirectoryStart(directory),
-                })
-                .await?;
+            merge.seek(low_end(directory, range)).await?;
         }
         let allowance = allowance.clone();
         Ok(Walk { merge, directory, commit: frame.commit, back, key: None, stands: false, allowance })
+    }
+
+    /// Begins a walk over a range, at its low end, if that takes no wait.
+    pub(crate) fn start_now(
+        frame: &Frame,
+        cache: &Rc<BlockCache>,
+        allowance: &Rc<Allowance>,
+        directory: DirectoryId,
+        range: &RangeOf,
+    ) -> Option<Walk> {
+        let mut cursors = Cursors::new(frame, cache);
+        for source in sources_of(frame, directory, range) {
+            if cursors.takes_now(source, directory)? {
+                cursors.push(source);
+            }
+        }
+        let mut merge = cursors.finish();
+        let allowance = allowance.clone();
+        merge.seek_now(low_end(directory, range)).then_some(Walk {
+            merge,
+            directory,
+            commit: frame.commit,
+            back: false,
+            key: None,
+            stands: false,
+            allowance,
+        })
     }
 
     /// Whether the walk stands where a page begins.
@@ -125,7 +146,25 @@ impl Walk {
     /// Nothing where that takes a wait: then [`step`](Walk::step) goes on.
     #[inline]
     pub(crate) fn step_now(&mut self, high: &Bound<Bytes>) -> Option<bool> {
-        match self.seek_visible(high, None) {
+        let allowance = self.allowance.clone();
+        match self.seek_visible(high, || allowance.spend(), |_, _| true) {
+            Left::Full => Some(true),
+            Left::End => Some(false),
+            Left::Disk | Left::Allowance => None,
+        }
+    }
+
+    /// Goes forward over visible entries, up to the range's high end, and shows each to `look` until that has seen enough: it
+    /// stands on that one then. `Some(true)` where it has, `Some(false)` where there are no more; nothing where the next one
+    /// takes a wait: then [`step`](Walk::step) goes on.
+    #[inline]
+    pub(crate) fn show_now(
+        &mut self,
+        high: &Bound<Bytes>,
+        look: impl FnMut(&[u8], &[u8]) -> bool,
+    ) -> Option<bool> {
+        let mut grant = self.allowance.take();
+        match self.seek_visible(high, || grant.spend(), look) {
             Left::Full => Some(true),
             Left::End => Some(false),
             Left::Disk | Left::Allowance => None,
@@ -136,7 +175,7 @@ impl Walk {
     pub(crate) async fn step(&mut self, high: &Bound<Bytes>) -> Result<bool> {
         let mut grant = self.allowance.take();
         loop {
-            match self.seek_visible(high, Some(&mut grant)) {
+            match self.seek_visible(high, || grant.spend(), |_, _| true) {
                 Left::Full => return Ok(true),
                 Left::End => return Ok(false),
                 Left::Allowance => grant.renew().await,
@@ -149,16 +188,21 @@ impl Walk {
         }
     }
 
-    /// The first version of a key that is not too new is the visible one. `Left::Full` where it stands on one; `Left::Disk`
-    /// where it would go on from the entry that the merge is at.
+    /// Goes over visible entries until `enough` says so of one: `Left::Full`, and it stands on that. The first version of a key that
+    /// is not too new is the visible one. `Left::Disk` where it would go on from the entry that the merge is at.
     #[inline]
-    fn seek_visible(&mut self, high: &Bound<Bytes>, mut grant: Option<&mut Grant>) -> Left {
+    fn seek_visible(
+        &mut self,
+        high: &Bound<Bytes>,
+        mut spend: impl FnMut() -> bool,
+        mut enough: impl FnMut(&[u8], &[u8]) -> bool,
+    ) -> Left {
         if self.stands && !self.merge.step() {
             return Left::Disk;
         }
         self.stands = false;
         while let Some(entry) = self.merge.entry() {
-            if !grant.as_mut().map_or_else(|| self.allowance.spend(), |grant| grant.spend()) {
+            if !spend() {
                 return Left::Allowance;
             }
             if entry.directory != self.directory {
@@ -170,7 +214,9 @@ impl Walk {
                 }
                 if entry.commit <= self.commit {
                     self.key.get_or_insert_default().set(0, entry.key);
-                    if entry.value.is_some() {
+                    if let Some(value) = entry.value
+                        && enough(entry.key, value)
+                    {
                         self.stands = true;
                         return Left::Full;
                     }
@@ -307,13 +353,22 @@ fn is_below(key: &[u8], high: &Bound<Bytes>) -> bool {
     }
 }
 
-/// Cursors over all sources that may hold entries of a directory within a range.
-async fn cursors_of(
-    frame: &Frame,
-    cache: &Rc<BlockCache>,
+/// Where a walk over a range from its low end begins.
+fn low_end(directory: DirectoryId, range: &RangeOf) -> Place<'_> {
+    match &range.low {
+        Bound::Included(key) => Place::Before(directory, key),
+        Bound::Excluded(key) => Place::Behind(directory, key),
+        Bound::Unbounded => Place::DirectoryStart(directory),
+    }
+}
+
+/// The tables and segments that may hold entries of a directory within a range, as far as that is known without a look at
+/// filters.
+fn sources_of<'a>(
+    frame: &'a Frame,
     directory: DirectoryId,
-    range: &RangeOf,
-) -> Result<Vec<Cursor>> {
+    range: &'a RangeOf,
+) -> impl Iterator<Item = &'a Source> {
     fn key(bound: &Bound<Bytes>) -> Option<&[u8]> {
         match bound {
             Bound::Included(key) | Bound::Excluded(key) => Some(key),
@@ -321,30 +376,76 @@ async fn cursors_of(
         }
     }
     let (low, high) = (key(&range.low), key(&range.high));
-    let mut cursors = Vec::with_capacity(2 + frame.view.sources.len());
-    let active = &frame.active;
-    if active.span().after < frame.commit && !active.is_empty() {
-        cursors.push(Cursor::Table(TableCursor::new(active.clone())));
-    }
-    for source in &frame.view.sources {
-        if source.span().after >= frame.commit {
-            continue;
+    let visible = frame.view.sources.iter().filter(|source| source.span().after < frame.commit);
+    visible.filter(move |source| match source {
+        Source::Table(_) => true,
+        Source::Segment(segment) => segment.overlaps(directory, low, high),
+    })
+}
+
+/// Gathers cursors over all that may hold entries of a directory.
+struct Cursors<'a> {
+    frame: &'a Frame,
+    cache: &'a Rc<BlockCache>,
+    merge: Merge,
+}
+
+impl<'a> Cursors<'a> {
+    /// Over the live table.
+    fn new(frame: &'a Frame, cache: &'a Rc<BlockCache>) -> Self {
+        let mut merge = Merge::new(2 + frame.view.sources.len());
+        let active = &frame.active;
+        if active.span().after < frame.commit && !active.is_empty() {
+            merge.add(Cursor::Table(TableCursor::new(active.clone())));
         }
+        Cursors { frame, cache, merge }
+    }
+
+    /// Whether a source may have the directory, if that needs no wait.
+    fn takes_now(&self, source: &Source, directory: DirectoryId) -> Option<bool> {
         match source {
-            Source::Table(table) => cursors.push(Cursor::Table(TableCursor::new(table.clone()))),
-            Source::Segment(segment) => {
-                if segment.overlaps(directory, low, high)
-                    && segment.may_have_directory(cache, directory).await?
-                {
-                    cursors.push(Cursor::Segment(SegmentCursor::scan(segment.clone(), cache.clone())));
-                }
-            }
+            Source::Table(_) => Some(true),
+            Source::Segment(segment) => segment.may_have_directory_now(self.cache, directory),
         }
     }
-    if !frame.view.parts.is_empty() {
-        cursors.push(Cursor::Parts(PartsCursor::new(frame.view.clone(), cache.clone())));
+
+    fn push(&mut self, source: &Source) {
+        self.merge.add(match source {
+            Source::Table(table) => Cursor::Table(TableCursor::new(table.clone())),
+            Source::Segment(segment) => {
+                Cursor::Segment(SegmentCursor::scan(segment.clone(), self.cache.clone()))
+            }
+        });
     }
-    Ok(cursors)
+
+    /// All, with the base.
+    fn finish(mut self) -> Merge {
+        if !self.frame.view.parts.is_empty() {
+            self.merge.add(Cursor::Parts(PartsCursor::new(self.frame.view.clone(), self.cache.clone())));
+        }
+        self.merge
+    }
+}
+
+/// A merge over all sources that may hold entries of a directory within a range.
+async fn merge_of(
+    frame: &Frame,
+    cache: &Rc<BlockCache>,
+    directory: DirectoryId,
+    range: &RangeOf,
+) -> Result<Merge> {
+    let mut cursors = Cursors::new(frame, cache);
+    for source in sources_of(frame, directory, range) {
+        let takes = match (cursors.takes_now(source, directory), source) {
+            (Some(known), _) => known,
+            (None, Source::Segment(segment)) => segment.may_have_directory(cache, directory).await?,
+            (None, Source::Table(_)) => true,
+        };
+        if takes {
+            cursors.push(source);
+        }
+    }
+    Ok(cursors.finish())
 }
 
 /// A page being filled. Keys and small values lie in one allocation, and are handed out as slices of it; large values

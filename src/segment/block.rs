@@ -14,7 +14,7 @@ use super::builder::Encoding;
 use super::filter::Filter;
 use super::meta::{Child, SegmentIdentity};
 use super::{BLOCK_BYTES_MAX, DIRECTORY_BYTES, FULL_KEY_BYTES_MAX};
-use crate::codec::{Reader, put_varint};
+use crate::codec::{Reader, compare_keys, compare_short, put_varint, same_key};
 use crate::entry::DirectoryId;
 use bytes::Bytes;
 use std::cell::{Cell, OnceCell};
@@ -179,7 +179,7 @@ impl<'a> Target<'a> {
 #[inline]
 fn compare_split(key: &[u8], head: &[u8], tail: &[u8]) -> Ordering {
     if head.is_empty() {
-        return key.cmp(tail);
+        return if same_key(key, tail) { Ordering::Equal } else { compare_keys(key, tail) };
     }
     match key.split_at_checked(head.len()) {
         Some((front, back)) => front.cmp(head).then_with(|| back.cmp(tail)),
@@ -191,14 +191,20 @@ fn compare_split(key: &[u8], head: &[u8], tail: &[u8]) -> Ordering {
 /// A full key against directory and key.
 #[inline]
 pub(crate) fn compare_full_key(full_key: &[u8], directory: DirectoryId, key: &[u8]) -> Ordering {
-    compare_split(full_key, &directory.0.to_be_bytes(), key)
+    match full_key.split_first_chunk::<DIRECTORY_BYTES>() {
+        Some((own, rest)) => u64::from_be_bytes(*own).cmp(&directory.0).then_with(|| compare_keys(rest, key)),
+        None => compare_split(full_key, &directory.0.to_be_bytes(), key),
+    }
 }
 
-/// A varint off the front. Nearly all here have one byte, and searches live on these.
+/// A varint off the front. Nearly all here have one byte or two, and searches live on these.
 #[inline(always)]
 fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    match bytes.split_first()? {
-        (&byte, rest) if byte < 0x80 => Some((u64::from(byte), rest)),
+    match bytes {
+        [byte, rest @ ..] if *byte < 0x80 => Some((u64::from(*byte), rest)),
+        [low, high, rest @ ..] if *high < 0x80 => {
+            Some((u64::from(*low & 0x7f) | u64::from(*high) << 7, rest))
+        }
         _ => long_varint(bytes),
     }
 }
@@ -514,11 +520,18 @@ impl Block {
     #[inline]
     fn behind_prefix<'a>(&self, target: &'a Target<'_>) -> Result<(&'a [u8], &'a [u8]), Ordering> {
         let prefix = self.prefix();
-        let (front, rest) = prefix.split_at(prefix.len().min(DIRECTORY_BYTES));
-        let (directory, head) = target.directory.split_at(front.len());
+        let Some((own, rest)) = prefix.split_first_chunk::<DIRECTORY_BYTES>() else {
+            let (directory, head) = target.directory.split_at(prefix.len());
+            return match prefix.cmp(directory) {
+                Ordering::Equal => Ok((head, target.key)),
+                order => Err(order),
+            };
+        };
+        // As most blocks: of one directory.
         let (key, tail) = target.key.split_at(target.key.len().min(rest.len()));
-        match front.cmp(directory).then_with(|| rest.cmp(key)) {
-            Ordering::Equal => Ok((head, tail)),
+        let directories = u64::from_be_bytes(*own).cmp(&u64::from_be_bytes(target.directory));
+        match directories.then_with(|| compare_short(rest, key)) {
+            Ordering::Equal => Ok((&[], tail)),
             order => Err(order),
         }
     }
@@ -535,12 +548,17 @@ impl Block {
     /// How many entries lie before the target, or, `inclusive`, at or before it.
     #[inline]
     pub(crate) fn rank(&self, target: &Target<'_>, inclusive: bool) -> usize {
-        // First the prefix, for all entries at once; what is left of the target is `head` then `tail`.
-        let (head, tail) = match self.behind_prefix(target) {
-            Ok(pieces) => pieces,
-            Err(Ordering::Less) => return self.count(),
-            Err(_) => return 0,
-        };
+        // First the prefix, for all entries at once.
+        match self.behind_prefix(target) {
+            Ok(pieces) => self.rank_behind(pieces, target.distance, inclusive),
+            Err(Ordering::Less) => self.count(),
+            Err(_) => 0,
+        }
+    }
+
+    /// As [`Block::rank`], where what is left of the target behind the prefix is `head` then `tail`.
+    #[inline]
+    fn rank_behind(&self, (head, tail): (&[u8], &[u8]), distance: u64, inclusive: bool) -> usize {
         let goal = head_of(head, tail);
         let mut low = count_below(&self.slots, goal);
         let equal = |slot: &Slot| slot.head == goal;
@@ -552,7 +570,7 @@ impl Block {
         while low < high {
             let middle = low.midpoint(high);
             let order = compare_split(self.suffix(middle), head, tail)
-                .then_with(|| self.entry(middle).distance.cmp(&target.distance));
+                .then_with(|| self.entry(middle).distance.cmp(&distance));
             if order == Ordering::Less || (inclusive && order == Ordering::Equal) {
                 low = middle + 1;
             } else {
@@ -565,25 +583,15 @@ impl Block {
     /// The newest version, at or below the target's commit, of exactly the target's key.
     #[inline]
     pub(crate) fn find(&self, target: &Target<'_>) -> Option<usize> {
-        let at = self.rank(target, false);
+        let (head, tail) = self.behind_prefix(target).ok()?;
+        let at = self.rank_behind((head, tail), target.distance, false);
+        // Only in front of the end is there an entry.
         if at == self.count() {
             return None;
         }
-        let prefix = self.prefix();
-        let suffix = self.entry(at).suffix;
-        let bytes = DIRECTORY_BYTES + target.key.len();
-        // Compared piece by piece: prefix and suffix together must be directory and key together.
-        let equal = prefix.len() + suffix.len() == bytes
-            && if prefix.len() >= DIRECTORY_BYTES {
-                let (key_front, key_back) = target.key.split_at(prefix.len() - DIRECTORY_BYTES);
-                prefix[..DIRECTORY_BYTES] == target.directory
-                    && prefix[DIRECTORY_BYTES..] == *key_front
-                    && suffix == key_back
-            } else {
-                let (front, back) = target.directory.split_at(prefix.len());
-                prefix == front && suffix.starts_with(back) && suffix[back.len()..] == *target.key
-            };
-        equal.then_some(at)
+        let suffix = self.suffix(at);
+        let rest = if head.is_empty() { Some(suffix) } else { suffix.strip_prefix(head) };
+        rest.is_some_and(|rest| same_key(rest, tail)).then_some(at)
     }
 
     /// In an index block: which child holds the target, if any does.

@@ -24,6 +24,7 @@ use crate::entry::{DirectoryId, Entry};
 use crate::error::Result;
 use crate::levels::Commit;
 use bytes::Bytes;
+use smallvec::{SmallVec, smallvec};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -41,7 +42,7 @@ pub(crate) struct SegmentCursor {
     beside: Option<Rc<BlockCache>>,
 
     // Where it is.
-    path: Vec<Step>,
+    path: Way,
     block: Option<Rc<Block>>,
     /// Of a stream: whether the block is in the cache beside it.
     warm: bool,
@@ -50,6 +51,8 @@ pub(crate) struct SegmentCursor {
     /// The current full key; its front is the block's prefix.
     full_key: KeyBuffer,
     directory: DirectoryId,
+    /// All entries of the block are of that directory.
+    own_directory: bool,
     commit: Commit,
     is_put: bool,
     value: Range<usize>,
@@ -63,6 +66,9 @@ pub(crate) struct SegmentCursor {
     /// The buffer of the run before, for the one after.
     spare: IoBuf,
 }
+
+/// The way down an index, one step a level; most have few.
+type Way = SmallVec<[Step; 4]>;
 
 /// Pages that hold a run of blocks.
 struct Run {
@@ -112,13 +118,14 @@ impl SegmentCursor {
             segment,
             cache,
             beside: None,
-            path: Vec::new(),
+            path: Way::new(),
             block: None,
             warm: false,
             block_offset: 0,
             at: 0,
             full_key: KeyBuffer::default(),
             directory: DirectoryId(0),
+            own_directory: false,
             commit: Commit(0),
             is_put: false,
             value: 0..0,
@@ -233,14 +240,14 @@ impl SegmentCursor {
     pub(crate) async fn seek_first(&mut self) -> Result<bool> {
         self.reset();
         let Some(step) = self.root(Edge::First).await? else { return Ok(false) };
-        self.descend(vec![step], Edge::First).await
+        self.descend(smallvec![step], Edge::First).await
     }
 
     /// Goes to the last entry of all.
     pub(crate) async fn seek_last(&mut self) -> Result<bool> {
         self.reset();
         let Some(step) = self.root(Edge::Last).await? else { return Ok(false) };
-        self.descend(vec![step], Edge::Last).await
+        self.descend(smallvec![step], Edge::Last).await
     }
 
     /// Goes one entry on, within the block or to one that is cached; false, and nothing has changed, where that needs
@@ -287,6 +294,13 @@ impl SegmentCursor {
     /// Makes a data block the current one. The cursor is on no entry of it yet.
     fn go_into(&mut self, block: Rc<Block>, ptr: BlockPtr) {
         self.full_key.set(0, block.prefix());
+        self.own_directory = match block.prefix().first_chunk() {
+            Some(bytes) => {
+                self.directory = DirectoryId(u64::from_be_bytes(*bytes));
+                true
+            }
+            None => false,
+        };
         self.block = Some(block);
         self.block_offset = ptr.offset;
     }
@@ -352,7 +366,9 @@ impl SegmentCursor {
         let (entry, value) = block.entry_and_range(at);
         self.at = at;
         self.full_key.set(block.prefix().len(), entry.suffix);
-        if let Some((directory, _)) = split_full_key(self.full_key.get()) {
+        if !self.own_directory
+            && let Some((directory, _)) = split_full_key(self.full_key.get())
+        {
             self.directory = directory;
         }
         self.commit = Commit(self.segment.meta().identity.last.0 - entry.distance);
@@ -389,7 +405,7 @@ impl SegmentCursor {
     /// Loads the block that would hold the target, with the way to it.
     async fn descend_to(&mut self, target: &Target<'_>) -> Result<bool> {
         self.reset();
-        let mut path = Vec::new();
+        let mut path = Way::new();
         let Some(mut step) = self.root(Edge::First).await? else { return Ok(false) };
         loop {
             step.at = step.block.child_of(target).unwrap_or(0);
@@ -405,7 +421,7 @@ impl SegmentCursor {
     }
 
     /// Goes down from the last step of the way, along one edge, to an entry.
-    async fn descend(&mut self, mut path: Vec<Step>, edge: Edge) -> Result<bool> {
+    async fn descend(&mut self, mut path: Way, edge: Edge) -> Result<bool> {
         while path.len() < usize::from(self.segment.meta().depth) {
             let Some(step) = path.last() else { return Ok(false) };
             let child = step.child();
@@ -417,7 +433,7 @@ impl SegmentCursor {
     }
 
     /// Loads the data block that the way leads to and goes to one end of it.
-    async fn enter(&mut self, path: Vec<Step>, edge: Edge) -> Result<bool> {
+    async fn enter(&mut self, path: Way, edge: Edge) -> Result<bool> {
         let Some(leaf) = path.last() else { return Ok(false) };
         let ptr = leaf.child().block;
         let block = self.data_block(&path, leaf, ptr).await?;

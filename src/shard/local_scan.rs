@@ -4,7 +4,7 @@
 //!
 //! 1. Entries that are to be kept come from pages, as everywhere ([`Scanner`]).
 //! 2. Entries that are only looked at ([`LocalScan::next_ref`]), from the low end on, are handed out from where they lie: the
-//!    [`Walk`] stands on the entry, and nothing is copied.
+//!    [`Walk`] stands on the entry, and nothing is copied. [`LocalScan::for_each`] is shown one after another.
 //! 3. A scan may go from one to the other at any time. The walk is the same; what is not read yet begins behind the key
 //!    that it stands on, which is noted only where someone asks for it ([`LocalScan::settle`]).
 
@@ -16,6 +16,7 @@ use crate::read::pages::Pages;
 use crate::read::scan::{PageReader, Scanner};
 use crate::read::{Page, PageRequest, Walk};
 use bytes::Bytes;
+use std::ops::ControlFlow;
 
 /// The entries of a page that stays on its thread, at most: few, so that they are still in the core's own cache when
 /// they are handed out.
@@ -112,6 +113,70 @@ impl LocalScan {
         self.step_ref(true).await
     }
 
+    /// Shows each entry that is left to `look`, from the end that the scan begins at, until that breaks; the scan can go on behind that
+    /// entry. The fastest way to look at entries: what lies in memory is walked over without a stop.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`next`](LocalScan::next).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::ops::ControlFlow;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let engine = quipu::Options::new().shards(1).open(folder.path())?;
+    /// # let users = engine.directory("acme/users")?;
+    /// # let copy = users.clone();
+    /// let bytes = engine.run_on(&users, async move |local: quipu::Local| {
+    ///     local.put(&copy, "ada", "1815").await?;
+    ///     let mut bytes = 0;
+    ///     let mut scan = local.iter(&copy)?;
+    ///     scan.for_each(|key, value| {
+    ///         bytes += key.len() + value.len();
+    ///         ControlFlow::Continue(())
+    ///     })
+    ///     .await?;
+    ///     Ok::<_, quipu::Error>(bytes)
+    /// });
+    /// assert_eq!(bytes.wait()??, 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub async fn for_each(&mut self, mut look: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<()> {
+        loop {
+            if self.show_now(&mut look).is_break() {
+                return Ok(());
+            }
+            // What takes a wait, or lies in a page.
+            let Some((key, value)) = self.next_ref().await? else { return Ok(()) };
+            if look(key, value).is_break() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Shows entries from the low end on that take no wait and lie in no page. Breaks where `look` did, and where no more are
+    /// asked for.
+    #[inline]
+    fn show_now(&mut self, look: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> ControlFlow<()> {
+        let Scanner { reader, pages } = &mut self.scanner;
+        let Some(walk) = reader.walks[0].as_mut().filter(|_| pages.next_is_walked_to(false)) else {
+            return ControlFlow::Continue(());
+        };
+        let (mut shown, most) = (0, pages.left());
+        let walked = walk.show_now(&pages.rest().high, |key, value| {
+            shown += 1;
+            look(key, value).is_break() || shown == most
+        });
+        pages.walked(shown, walked == Some(false));
+        self.ahead |= shown > 0;
+        match walked {
+            Some(true) => ControlFlow::Break(()),
+            // Behind the end there may be what was read from the other one.
+            Some(false) | None => ControlFlow::Continue(()),
+        }
+    }
+
     /// All that is left.
     pub async fn collect(mut self) -> Result<Vec<(Bytes, Bytes)>> {
         self.settle();
@@ -131,6 +196,10 @@ impl LocalScan {
     #[inline]
     async fn walk_on(&mut self) -> Result<bool> {
         let Scanner { reader, pages } = &mut self.scanner;
+        if reader.walks[0].is_none() {
+            let (core, frame) = (reader.snapshot.core(), reader.snapshot.frame());
+            reader.walks[0] = core.begin_walk_now(frame, &reader.name, pages.rest());
+        }
         let now = reader.walks[0].as_mut().and_then(|walk| walk.step_now(&pages.rest().high));
         let found = match now {
             Some(found) => found,
@@ -142,7 +211,7 @@ impl LocalScan {
                 walked.map_err(|error| error.on_shard(self.scanner.reader.snapshot.core().config.shard))?
             }
         };
-        self.scanner.pages.walked(found);
+        self.scanner.pages.walked(usize::from(found), !found);
         self.ahead = found;
         Ok(found)
     }

@@ -16,12 +16,15 @@ impl Core {
     /// The directory that a name leads to, as of a frame's commit.
     #[inline]
     pub(crate) async fn directory_of(&self, frame: &Frame, name: &Name) -> Result<Option<DirectoryId>> {
-        let known = {
-            let state = &mut *self.state.borrow_mut();
-            let newest = state.tip.schedule.at == frame.commit;
-            state.catalog.look_name_at(name, frame.commit, newest)
-        };
-        self.known_or_walk(known, frame, name.path()).await
+        self.known_or_walk(self.known_directory(frame, name), frame, name.path()).await
+    }
+
+    /// What is known of the directory that a name leads to, as of a frame's commit, without a look at the catalog.
+    #[inline]
+    pub(super) fn known_directory(&self, frame: &Frame, name: &Name) -> Known {
+        let state = &mut *self.state.borrow_mut();
+        let newest = state.tip.schedule.at == frame.commit;
+        state.catalog.look_name_at(name, frame.commit, newest)
     }
 
     /// The directory that a path leads to, as of a frame's commit.

@@ -1,5 +1,6 @@
 //! Serving what comes through the mailbox.
 
+use super::catalog::Known;
 use super::mailbox::{Letter, Mailbox};
 use super::request::{At, Opened, ReplyTo, Request};
 use super::sequence::Reply;
@@ -273,6 +274,12 @@ impl Core {
         back: bool,
     ) -> Result<Walk> {
         Walk::start(frame, &self.cache, &self.allowance, directory, range, back).await
+    }
+
+    /// See [`Walk::start_now`]; of a directory that is known.
+    pub(super) fn begin_walk_now(&self, frame: &Frame, name: &Name, range: &RangeOf) -> Option<Walk> {
+        let Known::Is(directory) = self.known_directory(frame, name) else { return None };
+        Walk::start_now(frame, &self.cache, &self.allowance, directory, range)
     }
 
     /// A page of a scan from another thread. Where there is more, the scan gets a snapshot of its own, if it has none

@@ -12,7 +12,7 @@ use quipu::disk::simulated::SplitMix64;
 use quipu::levels::Commit;
 use quipu::{Bytes, Directory, Error, Local, LocalScan, LocalSnapshot, Result, Scan, Snapshot};
 use std::future::Future;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -167,6 +167,9 @@ impl Future for Pause {
 
 /// Of the entries of a scan, how many are borrowed and not owned.
 const BORROWED_PERCENT: u8 = 50;
+/// How often some are shown instead, where that can be, and how many at most.
+const SHOWN_PERCENT: u8 = 5;
+const SHOWN_MOST: u64 = 40;
 
 async fn scan(mut scan: Scanning, of: ScanOf) -> Result<Answered> {
     let random = &mut SplitMix64::new(of.seed);
@@ -181,6 +184,22 @@ async fn scan(mut scan: Scanning, of: ScanOf) -> Result<Answered> {
     while of.abandon_after.is_none_or(|after| entries.len() < after) {
         let other = random.chance(of.other_percent);
         let back = other != of.reverse;
+        if let Scanning::Local(local) = &mut scan
+            && borrows.chance(SHOWN_PERCENT)
+        {
+            // Several are shown, from the end that the scan begins at.
+            let most = entries.len() + 1 + borrows.below(SHOWN_MOST) as usize;
+            let most = of.abandon_after.map_or(most, |after| most.min(after));
+            let shown = local.for_each(|key, value| {
+                entries.push((of.reverse, Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+                if entries.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            });
+            shown.await?;
+            if entries.len() < most {
+                return Ok(Answered::Entries(entries, Some(of.reverse)));
+            }
+            continue;
+        }
         let borrowed = borrows.chance(BORROWED_PERCENT);
         match scan.step(other, borrowed).await? {
             Some((key, value)) => entries.push((back, key, value)),
