@@ -14,6 +14,7 @@ use quipu::{Batch, Directory, Engine, Local, LocalCommit, Result as Quipus};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::ops::ControlFlow;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -60,10 +61,12 @@ impl Way for OnCore {
     async fn scan(&self, directory: &Directory, from: &[u8], limit: usize) -> Quipus<usize> {
         let mut scan = self.0.range(directory, from..)?.limit(limit);
         let mut found = 0;
-        while let Some((_, value)) = scan.next_ref().await? {
+        scan.for_each(|_, value| {
             look_at(value);
             found += 1;
-        }
+            ControlFlow::Continue(())
+        })
+        .await?;
         Ok(found)
     }
 }

@@ -266,7 +266,11 @@ pub(crate) fn compare(bench: &Bench, comparison: &Comparison<'_>) -> Result<Outc
         (0..entrants.len()).map(|number| bench.place(&format!("engine-{number}"))).collect();
     if *before != Before::Empty {
         for (entrant, place) in entrants.iter().zip(&places) {
-            let took = load(bench, entrant.kind, place.path(), data, *cache_bytes)?;
+            let setup = Setup {
+                purpose: entrant.purpose,
+                ..bench.setup(place.path(), *cache_bytes, Durability::Unsynced)
+            };
+            let took = load(entrant.kind, &setup, data)?;
             say(&format!(
                 "  {:<28} loaded {} keys in {took:.1?}",
                 entrant.name(),
@@ -342,11 +346,26 @@ pub(crate) fn calm(bench: &Bench, trial: impl FnMut() -> Result<Measured>) -> Re
 pub(crate) fn calm_by<T>(
     bench: &Bench,
     stolen: impl Fn(&T) -> f64,
+    trial: impl FnMut() -> Result<T>,
+) -> Result<T> {
+    calm_below(bench, STOLEN_MOST, stolen, trial)
+}
+
+/// As [`calm_by`], where no more than another share may be stolen.
+pub(crate) fn calm_below<T>(
+    bench: &Bench,
+    most: f64,
+    stolen: impl Fn(&T) -> f64,
     mut trial: impl FnMut() -> Result<T>,
 ) -> Result<T> {
+    let mut trial = || {
+        // What was written before and is still in the system's memory goes to the disk first, not meanwhile.
+        nix::unistd::sync();
+        trial()
+    };
     let mut best = trial()?;
     for _ in 1..bench.scale.pick(TRIALS, 1) {
-        if stolen(&best) <= STOLEN_MOST || interrupted() {
+        if stolen(&best) <= most || interrupted() {
             break;
         }
         let again = trial()?;
@@ -365,19 +384,8 @@ fn scale(work: Work) -> f64 {
     }
 }
 
-/// Loads data into an engine in a folder, brings its background work to an end, and closes it.
-pub(crate) fn load(
-    bench: &Bench,
-    kind: Kind,
-    path: &Path,
-    data: &Data,
-    cache_bytes: u64,
-) -> Result<Duration> {
-    load_as(kind, &bench.setup(path, cache_bytes, Durability::Unsynced), data)
-}
-
-/// As [`load`], set up as it is said.
-pub(crate) fn load_as(kind: Kind, setup: &Setup, data: &Data) -> Result<Duration> {
+/// Loads data into an engine that is set up like this, brings its background work to an end, and closes it.
+pub(crate) fn load(kind: Kind, setup: &Setup, data: &Data) -> Result<Duration> {
     let store = kind.open(setup)?;
     let began = Instant::now();
     fill(kind, &*store, data)?;

@@ -141,6 +141,8 @@ pub(crate) enum Purpose {
     ColdReads,
     /// Few bytes written rather than little space, where there is a choice.
     FewWrites,
+    /// Mostly reads, of data in memory: few places to look for a key rather than few bytes written, where there is a choice.
+    CachedReads,
 }
 
 /// How an engine is opened.

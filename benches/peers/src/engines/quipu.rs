@@ -3,7 +3,7 @@
 //!
 //! Here are its clients on plain threads. Those on its cores and the async tasks are in [`crate::native`].
 
-use super::{Client, Durability, Result, Seen, Settings, Setup, Store, View, settings};
+use super::{Client, Durability, Purpose, Result, Seen, Settings, Setup, Store, View, settings};
 use quipu::{Answer, Batch, CommitId, Directory, Engine, Options};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -49,6 +49,11 @@ impl Quipu {
                 Durability::Unsynced => quipu::Durability::Buffered { within: Duration::from_millis(100) },
                 Durability::Within(within) => quipu::Durability::Buffered { within },
             });
+        let mut setup = setup.clone();
+        if setup.purpose == Purpose::CachedReads {
+            // As docs/benchmarking.md has it: nearly all entries in the base, few in windows, fewer in memtables.
+            setup.quipu = Tuning { flush_bytes: Some(4 << 20), base_ratio: Some(16), ..setup.quipu };
+        }
         let Tuning { one_directory, base_ratio, flush_bytes, log_file_bytes, log_files_max } = setup.quipu;
         if let Some(ratio) = base_ratio {
             options = options.base_ratio(ratio);
@@ -65,7 +70,7 @@ impl Quipu {
         let engine = options.open(&setup.path)?;
         let shards = if one_directory { 1 } else { engine.shards() };
         let directories = (0..shards).map(|shard| directory_on(&engine, shard)).collect::<Result<_>>()?;
-        Ok(Quipu { engine, directories, setup: setup.clone() })
+        Ok(Quipu { engine, directories, setup })
     }
 
     /// Where a key is, among the directories.

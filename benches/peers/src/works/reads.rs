@@ -31,7 +31,9 @@ pub(crate) fn cached(bench: &Bench, wanted: &BTreeSet<u32>) -> Result<Vec<Row>> 
             Clients::OnCoreTogether(TOGETHER),
             Clients::Async(64, 1),
         ];
-        entrants.push(Entrant::new(Kind::Quipu, Durability::Synced, clients));
+        let usual = Entrant::new(Kind::Quipu, Durability::Synced, clients);
+        entrants.push(Entrant { variant: "for reads", purpose: Purpose::CachedReads, ..usual.clone() });
+        entrants.push(usual);
     }
     for kind in bench.peers() {
         let mut clients = vec![Clients::threads(1), Clients::threads(2), Clients::threads(8)];

@@ -7,7 +7,7 @@ use crate::measure::{Measured, Times, interrupted};
 use crate::ops::{Data, Work};
 use crate::row::{Figure, Goal, Row, Side};
 use crate::shared::units;
-use crate::trial::{Bench, Clients, Place, calm_by, fill, load_as, say};
+use crate::trial::{Bench, Clients, Place, calm_by, fill, load, say};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -223,7 +223,7 @@ pub(crate) fn growth(bench: &Bench, _: &BTreeSet<u32>) -> Result<Vec<Row>> {
     let mut sizes = [(keys, tenth), (keys * TIMES as u32, whole), (keys, whole)]
         .map(|(keys, flush_bytes)| Size::new(bench, keys, flush_bytes));
     for size in &sizes {
-        let took = load_as(Kind::Quipu, &size.setup(bench, Durability::Unsynced), &size.data)?;
+        let took = load(Kind::Quipu, &size.setup(bench, Durability::Unsynced), &size.data)?;
         say(&format!("  loaded {} in {took:.1?}", size.name()));
     }
     let (mut settings, mut notes) = (Vec::new(), Vec::new());
