@@ -3,8 +3,8 @@
 //! A carry is queued when its commit is sequenced, begins when everything within its window is at rest, is
 //! polled by hand with a grant of bytes each turn, and is over when its last change is installed. How much it
 //! is granted follows the account of [`Pace`]: what is owed at the newest commit, or, where the shard has nothing
-//! else to do, a slice ahead of time; while commits are on their way to the disk, only now and then. What is owed takes half of
-//! the time while there are commits to be made, unless much is owed, and waits for a log write that is about to start.
+//! else to do, a slice ahead of time. While commits are being made or are on their way to the disk it takes half of the time at
+//! most, unless much is owed; and what is owed waits for a log write that is about to start.
 //!
 //! A carry that goes more than one level up would hold its memtable for long: that table is *spilled* first,
 //! to a file of its own. Tables are spilled too where memory or the log runs short.
@@ -32,12 +32,10 @@ use std::task::{Poll, Waker};
 
 /// Bytes merged in one slice: about a hundred microseconds of work, as much as a log write takes.
 const SLICE_BYTES: u64 = 32 * 1024;
-/// While commits are on their way to the disk, compaction ahead of time pauses after a slice for so many times as long as
-/// that took: the log's writes and their answers are not to wait for what has time.
-const AHEAD_PAUSE: u64 = 3;
-/// While other work is at hand, compaction that is owed pauses after a slice for so many times as long as that took, if no more
-/// than [`OWED_LEFT`] is owed: commits that come meanwhile get half of the time at least.
-const OWED_PAUSE: u64 = 1;
+/// Compaction pauses after a slice for so many times as long as that took: what is owed, where it is no more than [`OWED_LEFT`] and
+/// there is other work at hand, and what has time, where commits are on their way to the disk. So those get half of the
+/// time at least.
+const PAUSE: u64 = 1;
 /// Commits are held while more than this is owed, in bytes merged, and the processor is what it takes …
 const OWED_MOST: u64 = 512 * 1024;
 /// … until no more than this is: so that a second with much to merge is one with fewer commits, and none with nothing but.
@@ -138,10 +136,8 @@ pub(crate) struct Compaction {
     works: bool,
     /// Bytes of commits since it was last looked at what is owed.
     unseen_bytes: usize,
-    /// Until when nothing is done ahead of time while commits are on their way.
-    ahead_from: u64,
-    /// Until when what is owed waits for other work, if it is little.
-    owed_from: u64,
+    /// Until when it pauses, on the disk's clock.
+    pause_until: u64,
     pub(crate) written: Rc<Cell<u64>>,
     /// Files that were begun and are not installed.
     pub(crate) loose: Rc<Loose>,
@@ -165,8 +161,7 @@ impl Compaction {
             holds: false,
             works: false,
             unseen_bytes: 0,
-            ahead_from: 0,
-            owed_from: 0,
+            pause_until: 0,
             written: Rc::default(),
             loose: Rc::default(),
             untidy: false,
@@ -566,7 +561,7 @@ impl Core {
             let state = self.state.borrow();
             let hurry = state.log_beyond(LOG_HURRY) || !state.queue.is_empty();
             let bytes = state.compaction.pace.owed_bytes(state.tip.schedule.at);
-            let pauses = !idle && (state.compaction.owed_from > started || state.writes_soon());
+            let pauses = !idle && (state.compaction.pause_until > started || state.writes_soon());
             let owed = hurry || bytes > OWED_LEFT || (bytes > 0 && !pauses);
             (owed, state.compaction.pace.next())
         };
@@ -579,7 +574,7 @@ impl Core {
         let ahead = || {
             let state = self.state.borrow();
             let at_rest = state.log.in_flight() == 0 && state.log.staged().0 == 0;
-            idle && (at_rest || state.compaction.ahead_from <= started)
+            idle && (at_rest || state.compaction.pause_until <= started)
         };
         let granted = chosen.filter(|_| spill.is_some() || owed || ahead());
         probes::slice_begun(self.config.shard);
@@ -626,8 +621,7 @@ impl Core {
             let took = ended.saturating_sub(started);
             let mut state = self.state.borrow_mut();
             state.stages.slice.saturating_record(took.max(1));
-            state.compaction.ahead_from = ended.saturating_add(AHEAD_PAUSE.saturating_mul(took));
-            state.compaction.owed_from = ended.saturating_add(OWED_PAUSE.saturating_mul(took));
+            state.compaction.pause_until = ended.saturating_add(PAUSE.saturating_mul(took));
         }
         {
             let mut state = self.state.borrow_mut();
