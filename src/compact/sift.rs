@@ -7,6 +7,7 @@
 //! two against each other.
 
 use super::dead::Dead;
+use crate::codec::{KeyBuffer, same_key};
 use crate::entry::{DirectoryId, Entry};
 use crate::levels::{Commit, KeepRule};
 
@@ -18,7 +19,7 @@ pub(crate) struct Sift {
 
     // The key at hand.
     directory: DirectoryId,
-    key: Vec<u8>,
+    key: KeyBuffer,
     /// The next newer version of it, kept or not; `None` before its first.
     newer: Option<Commit>,
     /// Its kept deletes that nothing older is known for, newest first; at the bottom only.
@@ -33,7 +34,7 @@ impl Sift {
             rule,
             bottom,
             directory: DirectoryId(u64::MAX),
-            key: Vec::new(),
+            key: KeyBuffer::default(),
             newer: None,
             held: Vec::new(),
         }
@@ -50,8 +51,7 @@ impl Sift {
             self.held.clear();
             self.newer = None;
             self.directory = entry.directory;
-            self.key.clear();
-            self.key.extend_from_slice(entry.key);
+            self.key.set(0, entry.key);
         }
         let newer = self.newer.replace(entry.commit);
         if !self.keeps(entry, newer, dead) {
@@ -70,8 +70,9 @@ impl Sift {
     }
 
     /// Whether the entry is of the key that was pushed last.
+    #[inline]
     pub(crate) fn is_at(&self, entry: &Entry<'_>) -> bool {
-        self.newer.is_some() && self.directory == entry.directory && self.key == entry.key
+        self.newer.is_some() && self.directory == entry.directory && same_key(self.key.get(), entry.key)
     }
 
     #[inline]

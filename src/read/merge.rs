@@ -1,9 +1,9 @@
 //! Merging sources into one run of entries, in the one order.
 //!
 //! The cursors that are on an entry are kept in the order of their entries. A step moves the first one and
-//! puts it back in its place: mostly the first again, since the sources differ much in size, else by a binary
-//! search among a handful. Beside each cursor stands the *head* of its entry, the directory and the first bytes of the
-//! key, so that most comparisons decode nothing.
+//! puts it back in its place: mostly the first again, since the sources differ much in size, else not far behind.
+//! Beside each cursor stands the *head* of its entry, the directory and the first bytes of the key, so that most
+//! comparisons decode nothing.
 
 use super::cursor::Cursor;
 use crate::entry::{DirectoryId, Entry};
@@ -187,8 +187,9 @@ impl Merge {
     }
 
     fn insert(&mut self, cursor: usize) {
-        // Those that come later stand in front.
-        let at = self.order.partition_point(|&other| self.comes_before(cursor, other));
+        // Those that come later stand in front. The sources differ much in size, and what has moved on comes soon again.
+        let earlier = self.order.iter().rev().take_while(|&&other| !self.comes_before(cursor, other)).count();
+        let at = self.order.len() - earlier;
         self.order.insert(at, cursor);
     }
 

@@ -19,6 +19,7 @@ use super::{
     DIRECTORY_BYTES, INDEX_BLOCK_BYTES_TARGET, INDEX_DEPTH_MAX, PARTITION_KEYS_MAX, page_ceil,
 };
 use crate::cache::Cached;
+use crate::codec;
 use crate::disk::IoBuf;
 use crate::entry::{DirectoryId, Entry};
 use sbbf_rs_safe::Filter as SplitBlockFilter;
@@ -136,7 +137,7 @@ impl SegmentWriter {
         debug_assert!(self.identity.first <= entry.commit && entry.commit <= self.identity.last);
         let distance = self.identity.distance(entry.commit);
         let same_directory = self.last_directory == Some(entry.directory);
-        let same_key = same_directory && self.last_full_key[DIRECTORY_BYTES..] == *entry.key;
+        let same_key = same_directory && codec::same_key(&self.last_full_key[DIRECTORY_BYTES..], entry.key);
         debug_assert!(
             self.entries == 0
                 || (self.last_directory, &self.last_full_key[DIRECTORY_BYTES..], self.last_distance)
