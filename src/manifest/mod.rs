@@ -10,7 +10,8 @@
 //! Promises:
 //!
 //! * An edit is atomic, and durable when [`Manifest::apply`] answers `Ok`.
-//! * After a crash the state is that of the last acknowledged edit, or of the one that was in flight.
+//! * After a crash the state is that of the last acknowledged edit, or of the one that was in flight. The last one read at
+//!   opening is written once more: whether its write had succeeded is not known.
 //! * A torn last edit is cut. A record that does not read back although a later one does is
 //!   [`Error::Damaged`]: edits are written one at a time, so it was acknowledged.
 //! * A full disk fails only the making of a generation, before anything depends on it: the state stays as it
@@ -345,16 +346,23 @@ async fn read(io: &Io, identity: Identity, generation: u64) -> Result<(Tail, Sta
     }
     let once =
         async || io.read(file, 0, file_bytes as usize).await.map_err(|error| Error::io("read", &name, error));
-    let bytes = once().await?;
+    let mut bytes = once().await?;
     let (mut end, mut state) = decode(&bytes, &name, identity, generation)?;
     // What ends the manifest is taken for torn. So that one bit read wrongly, once, is not: read again.
     if bytes[end.offset as usize..].chunks(PAGE_BYTES).next().is_some_and(|page| page != PAGE_BLANK) {
-        let (again, state_again) = decode(&once().await?, &name, identity, generation)?;
+        let bytes_again = once().await?;
+        let (again, state_again) = decode(&bytes_again, &name, identity, generation)?;
         if again.number > end.number {
-            (end, state) = (again, state_again);
+            (bytes, end, state) = (bytes_again, again, state_again);
         }
     }
-    // What the disk's cache holds may be read, and yet be lost later.
+    // What the disk's cache holds may be read, and yet be lost later: the last record may be that of a write that failed, and a
+    // sync that failed since lets what is not on the disk look clean to the next. So it is written once more. Those before it were
+    // durable before it was written.
+    let last_bytes = &bytes[end.last as usize..end.offset as usize];
+    let mut last = IoBuf::zeroed(last_bytes.len());
+    last.copy_from_slice(last_bytes);
+    io.write(file, end.last, last).await.map_err(|error| Error::io("write", &name, error))?;
     io.run(Op::Sync { file }).await.map_err(|error| Error::io("sync", &name, error))?;
     // The name may be there, and not yet for good.
     sync_folder(io).await?;
@@ -366,6 +374,8 @@ async fn read(io: &Io, identity: Identity, generation: u64) -> Result<(Tail, Sta
 
 /// Where the intact records of a file end.
 struct End {
+    /// Where the last of them begins.
+    last: u64,
     offset: u64,
     number: u64,
     chain: u64,
@@ -373,7 +383,7 @@ struct End {
 
 /// Applies the records of a file, from its first page on: pure, and total on garbage.
 fn decode(bytes: &[u8], name: &str, identity: Identity, generation: u64) -> Result<(End, State)> {
-    let mut end = End { offset: 0, number: 0, chain: 0 };
+    let mut end = End { last: 0, offset: 0, number: 0, chain: 0 };
     let mut state = State::default();
     while let Some((head, checksum, payload)) = bytes.get(end.offset as usize..).and_then(RecordHead::decode)
     {
@@ -401,6 +411,7 @@ fn decode(bytes: &[u8], name: &str, identity: Identity, generation: u64) -> Resu
             }
         }
         // A record that decoded has a padded length.
+        end.last = end.offset;
         end.offset += head.padded_bytes().unwrap_or(PAGE);
         end.number += 1;
         end.chain = checksum;
