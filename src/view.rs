@@ -95,13 +95,9 @@ impl FullKey {
         FullKey { directory: DirectoryId(0), key: Box::default() }
     }
 
-    pub(crate) fn borrowed(&self) -> (DirectoryId, &[u8]) {
-        (self.directory, &self.key)
-    }
-
     /// Where it lies against a directory and key.
     #[inline]
-    fn compare(&self, directory: DirectoryId, key: &[u8]) -> Ordering {
+    pub(crate) fn compare(&self, directory: DirectoryId, key: &[u8]) -> Ordering {
         self.directory.cmp(&directory).then_with(|| compare_keys(&self.key, key))
     }
 }

@@ -50,7 +50,7 @@ impl Tile {
 
     /// Whether a key lies below the tile's end.
     fn ends_above(&self, directory: DirectoryId, key: &[u8]) -> bool {
-        self.high.as_ref().is_none_or(|high| (directory, key) < high.borrowed())
+        self.high.as_ref().is_none_or(|high| high.compare(directory, key).is_gt())
     }
 }
 
@@ -152,7 +152,7 @@ fn engines_own(inputs: &[Source], parts: &[Part]) -> Vec<Source> {
 /// Whether a tile has to be rewritten.
 async fn touched(context: &Context, window: &mut Merge, dead: &Dead, tile: &Tile) -> Result<bool> {
     context.throttle.look().await;
-    let high = tile.high.as_ref().map(FullKey::borrowed);
+    let high = tile.high.as_ref().map(|high| (high.directory, &*high.key));
     if let Some(part) = &tile.part {
         // What a fold has begun, it finishes.
         if !part.whole || dead.touches(tile.low.directory, high) {

@@ -356,13 +356,19 @@ async fn read(io: &Io, identity: Identity, generation: u64) -> Result<(Tail, Sta
             (bytes, end, state) = (bytes_again, again, state_again);
         }
     }
-    // What the disk's cache holds may be read, and yet be lost later: the last record may be that of a write that failed, and a
+    // What the disk's cache holds may be read, and yet be lost later: the last edit may be that of a write that failed, and a
     // sync that failed since lets what is not on the disk look clean to the next. So it is written once more. Those before it were
-    // durable before it was written.
-    let last_bytes = &bytes[end.last as usize..end.offset as usize];
-    let mut last = IoBuf::zeroed(last_bytes.len());
-    last.copy_from_slice(last_bytes);
-    io.write(file, end.last, last).await.map_err(|error| Error::io("write", &name, error))?;
+    // durable before it was written, and the snapshot before it got its name.
+    if end.last > 0 {
+        let last_bytes = &bytes[end.last as usize..end.offset as usize];
+        let mut last = IoBuf::zeroed(last_bytes.len());
+        last.copy_from_slice(last_bytes);
+        match io.write(file, end.last, last).await.map_err(|error| Error::io("write", &name, error)) {
+            // Where even that takes space, opening must not: what is read is as good as it was before.
+            Ok(_) | Err(Error::NoSpace { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
     io.run(Op::Sync { file }).await.map_err(|error| Error::io("sync", &name, error))?;
     // The name may be there, and not yet for good.
     sync_folder(io).await?;

@@ -202,7 +202,7 @@ impl PartsCursor {
         let part = &self.view.parts[self.at];
         let meta = part.segment.meta();
         self.bounded = !if back {
-            meta.min().is_some_and(|least| part.low.borrowed() <= least)
+            meta.min().is_some_and(|(directory, key)| part.low.compare(directory, key).is_le())
         } else {
             meta.max().is_some_and(|(directory, key)| part.ends_above(directory, key))
         };
@@ -223,7 +223,7 @@ impl PartsCursor {
         let Some(entry) = self.entry() else { return false };
         let part = &self.view.parts[self.at];
         if back {
-            part.low.borrowed() <= (entry.directory, entry.key)
+            part.low.compare(entry.directory, entry.key).is_le()
         } else {
             part.ends_above(entry.directory, entry.key)
         }
@@ -235,13 +235,13 @@ impl PartsCursor {
         self.cursor = None;
         let (directory, key, _) = target(place);
         let parts = &self.view.parts;
-        let above = parts.partition_point(|part| part.low.borrowed() <= (directory, key));
+        let above = parts.partition_point(|part| part.low.compare(directory, key).is_le());
         if back {
             self.at = above.checked_sub(1)?;
             Some(parts[self.at].ends_above(directory, key))
         } else {
             self.at = above.saturating_sub(1);
-            Some(parts.get(self.at)?.low.borrowed() <= (directory, key))
+            Some(parts.get(self.at)?.low.compare(directory, key).is_le())
         }
     }
 

@@ -261,7 +261,7 @@ impl Pages {
         self.limit
     }
 
-    /// A walk from the low end has gone on over so many entries, which are handed out; or has come to the end.
+    /// A walk from the low end has gone on over so many entries, which are handed out, and whether it came to the end.
     #[inline]
     pub(crate) fn walked(&mut self, entries: usize, end: bool) {
         self.limit -= entries;

@@ -3,8 +3,8 @@
 //! A carry is queued when its commit is sequenced, begins when everything within its window is at rest, is
 //! polled by hand with a grant of bytes each turn, and is over when its last change is installed. How much it
 //! is granted follows the account of [`Pace`]: what is owed at the newest commit, or, where the shard has nothing
-//! else to do, a slice ahead of time. While commits are being made or are on their way to the disk it takes half of the time at
-//! most, unless much is owed; and what is owed waits for a log write that is about to start.
+//! else to do, a slice ahead of time. Where little is owed, commits that are being made get half of the time at least, and a log
+//! write that is about to start goes first; so do commits on their way to the disk, before what has time.
 //!
 //! A carry that goes more than one level up would hold its memtable for long: that table is *spilled* first,
 //! to a file of its own. Tables are spilled too where memory or the log runs short.
@@ -557,13 +557,13 @@ impl Core {
             std::mem::take(&mut state.compaction.jobs)
         };
         let started = self.io.now();
-        let (owed, first) = {
+        let (owed, held_back, first) = {
             let state = self.state.borrow();
             let hurry = state.log_beyond(LOG_HURRY) || !state.queue.is_empty();
             let bytes = state.compaction.pace.owed_bytes(state.tip.schedule.at);
             let pauses = !idle && (state.compaction.pause_until > started || state.writes_soon());
             let owed = hurry || bytes > OWED_LEFT || (bytes > 0 && !pauses);
-            (owed, state.compaction.pace.next())
+            (owed, bytes > 0 && !owed, state.compaction.pace.next())
         };
         let spill = jobs.iter().position(|job| matches!(job.task, Task::Spill { .. }) && job.work.is_some());
         let carry = || {
@@ -629,7 +629,10 @@ impl Core {
             let compaction = &mut state.compaction;
             compaction.jobs.extend(jobs);
             compaction.slice_max = compaction.slice_max.max(spent);
-            compaction.works = worked;
+            // A turn without a slice says nothing about what the work waits for.
+            if !held_back {
+                compaction.works = worked;
+            }
             compaction.look(newest);
         }
         if let Some(error) = failed {

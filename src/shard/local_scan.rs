@@ -113,8 +113,10 @@ impl LocalScan {
         self.step_ref(true).await
     }
 
-    /// Shows each entry that is left to `look`, from the end that the scan begins at, until that breaks; the scan can go on behind that
-    /// entry. The fastest way to look at entries: what lies in memory is walked over without a stop.
+    /// Shows each entry that is left, up to the limit, to `look`, from the end that the scan begins at, until that breaks; the scan
+    /// can go on behind that entry. The fastest way to look at entries: from the low end on, what lies in memory is walked over
+    /// without a stop, up to [`SCAN_ENTRIES_PER_TURN`](crate::limits::SCAN_ENTRIES_PER_TURN) between two turns of the shard. So `look`
+    /// should be quick: nothing else happens on the thread meanwhile.
     ///
     /// # Errors
     ///
