@@ -89,8 +89,19 @@ impl Walk {
         } else {
             merge.seek(low_end(directory, range)).await?;
         }
+        Ok(Walk::new(merge, frame, allowance, directory, back))
+    }
+
+    /// Where the merge stands.
+    fn new(
+        merge: Merge,
+        frame: &Frame,
+        allowance: &Rc<Allowance>,
+        directory: DirectoryId,
+        back: bool,
+    ) -> Walk {
         let allowance = allowance.clone();
-        Ok(Walk { merge, directory, commit: frame.commit, back, key: None, stands: false, allowance })
+        Walk { merge, directory, commit: frame.commit, back, key: None, stands: false, allowance }
     }
 
     /// Begins a walk over a range, at its low end, if that takes no wait.
@@ -108,16 +119,8 @@ impl Walk {
             }
         }
         let mut merge = cursors.finish();
-        let allowance = allowance.clone();
-        merge.seek_now(low_end(directory, range)).then_some(Walk {
-            merge,
-            directory,
-            commit: frame.commit,
-            back: false,
-            key: None,
-            stands: false,
-            allowance,
-        })
+        let sought = merge.seek_now(low_end(directory, range));
+        sought.then(|| Walk::new(merge, frame, allowance, directory, false))
     }
 
     /// Whether the walk stands where a page begins.
@@ -146,8 +149,7 @@ impl Walk {
     /// Nothing where that takes a wait: then [`step`](Walk::step) goes on.
     #[inline]
     pub(crate) fn step_now(&mut self, high: &Bound<Bytes>) -> Option<bool> {
-        let allowance = self.allowance.clone();
-        match self.seek_visible(high, || allowance.spend(), |_, _| true) {
+        match self.seek_visible(high, |allowance| allowance.spend(), |_, _| true) {
             Left::Full => Some(true),
             Left::End => Some(false),
             Left::Disk | Left::Allowance => None,
@@ -164,7 +166,7 @@ impl Walk {
         look: impl FnMut(&[u8], &[u8]) -> bool,
     ) -> Option<bool> {
         let mut grant = self.allowance.take();
-        match self.seek_visible(high, || grant.spend(), look) {
+        match self.seek_visible(high, |_| grant.spend(), look) {
             Left::Full => Some(true),
             Left::End => Some(false),
             Left::Disk | Left::Allowance => None,
@@ -175,7 +177,7 @@ impl Walk {
     pub(crate) async fn step(&mut self, high: &Bound<Bytes>) -> Result<bool> {
         let mut grant = self.allowance.take();
         loop {
-            match self.seek_visible(high, || grant.spend(), |_, _| true) {
+            match self.seek_visible(high, |_| grant.spend(), |_, _| true) {
                 Left::Full => return Ok(true),
                 Left::End => return Ok(false),
                 Left::Allowance => grant.renew().await,
@@ -194,7 +196,7 @@ impl Walk {
     fn seek_visible(
         &mut self,
         high: &Bound<Bytes>,
-        mut spend: impl FnMut() -> bool,
+        mut spend: impl FnMut(&Allowance) -> bool,
         mut enough: impl FnMut(&[u8], &[u8]) -> bool,
     ) -> Left {
         if self.stands && !self.merge.step() {
@@ -202,7 +204,7 @@ impl Walk {
         }
         self.stands = false;
         while let Some(entry) = self.merge.entry() {
-            if !spend() {
+            if !spend(&self.allowance) {
                 return Left::Allowance;
             }
             if entry.directory != self.directory {
@@ -436,10 +438,9 @@ async fn merge_of(
 ) -> Result<Merge> {
     let mut cursors = Cursors::new(frame, cache);
     for source in sources_of(frame, directory, range) {
-        let takes = match (cursors.takes_now(source, directory), source) {
-            (Some(known), _) => known,
-            (None, Source::Segment(segment)) => segment.may_have_directory(cache, directory).await?,
-            (None, Source::Table(_)) => true,
+        let takes = match source {
+            Source::Table(_) => true,
+            Source::Segment(segment) => segment.may_have_directory(cache, directory).await?,
         };
         if takes {
             cursors.push(source);

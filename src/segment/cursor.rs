@@ -11,10 +11,10 @@
 //! A cursor that has left the entries, or met an error, or whose step was given up half way, is on no entry
 //! until the next seek.
 
-use super::CHUNK_BYTES;
 use super::block::{Block, BlockKind, BlockPtr, Stored, Target};
 use super::meta::{Compression, split_full_key};
 use super::reader::{Segment, Step, pages_around};
+use super::{CHUNK_BYTES, DIRECTORY_BYTES};
 use super::{page_ceil, page_floor};
 use crate::cache::BlockCache;
 use crate::codec::KeyBuffer;
@@ -51,8 +51,6 @@ pub(crate) struct SegmentCursor {
     /// The current full key; its front is the block's prefix.
     full_key: KeyBuffer,
     directory: DirectoryId,
-    /// All entries of the block are of that directory.
-    own_directory: bool,
     commit: Commit,
     is_put: bool,
     value: Range<usize>,
@@ -125,7 +123,6 @@ impl SegmentCursor {
             at: 0,
             full_key: KeyBuffer::default(),
             directory: DirectoryId(0),
-            own_directory: false,
             commit: Commit(0),
             is_put: false,
             value: 0..0,
@@ -294,13 +291,9 @@ impl SegmentCursor {
     /// Makes a data block the current one. The cursor is on no entry of it yet.
     fn go_into(&mut self, block: Rc<Block>, ptr: BlockPtr) {
         self.full_key.set(0, block.prefix());
-        self.own_directory = match block.prefix().first_chunk() {
-            Some(bytes) => {
-                self.directory = DirectoryId(u64::from_be_bytes(*bytes));
-                true
-            }
-            None => false,
-        };
+        if let Some((directory, _)) = split_full_key(block.prefix()) {
+            self.directory = directory;
+        }
         self.block = Some(block);
         self.block_offset = ptr.offset;
     }
@@ -365,8 +358,10 @@ impl SegmentCursor {
         }
         let (entry, value) = block.entry_and_range(at);
         self.at = at;
-        self.full_key.set(block.prefix().len(), entry.suffix);
-        if !self.own_directory
+        let prefix_bytes = block.prefix().len();
+        self.full_key.set(prefix_bytes, entry.suffix);
+        // Else it is that of the whole block.
+        if prefix_bytes < DIRECTORY_BYTES
             && let Some((directory, _)) = split_full_key(self.full_key.get())
         {
             self.directory = directory;

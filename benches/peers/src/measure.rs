@@ -6,7 +6,8 @@
 use crate::engines::Result;
 use crate::shared::system::MachineTime;
 use hdrhistogram::Histogram;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::cmp::Ordering;
+use std::sync::atomic::{self, AtomicBool};
 use std::time::{Duration, Instant};
 
 /// Whether Ctrl-C was pressed: everything ends early then, and cleans up.
@@ -14,7 +15,7 @@ pub(crate) static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Whether Ctrl-C was pressed.
 pub(crate) fn interrupted() -> bool {
-    INTERRUPTED.load(Ordering::Relaxed)
+    INTERRUPTED.load(atomic::Ordering::Relaxed)
 }
 
 /// How long a trial takes.
@@ -173,8 +174,16 @@ impl Measured {
 }
 
 /// The middle of several measurements by rate: the lower of the two middle ones where their number is even.
-pub(crate) fn median(mut rounds: Vec<Measured>) -> Option<Measured> {
-    rounds.sort_by(|one, other| one.rate.total_cmp(&other.rate));
+pub(crate) fn median(rounds: Vec<Measured>) -> Option<Measured> {
+    median_by(rounds, |one, other| one.rate.total_cmp(&other.rate))
+}
+
+/// As [`median`], by an order in which the worse come first.
+pub(crate) fn median_by(
+    mut rounds: Vec<Measured>,
+    order: impl FnMut(&Measured, &Measured) -> Ordering,
+) -> Option<Measured> {
+    rounds.sort_by(order);
     let middle = rounds.len().checked_sub(1)? / 2;
     rounds.into_iter().nth(middle)
 }

@@ -189,9 +189,7 @@ struct Size {
     data: Data,
     tuning: Tuning,
     place: Place,
-    /// What the cache and the memtables hold together when the engine is opened: half of the data.
-    memory_bytes: u64,
-    /// What the memtables hold of it, from the log.
+    /// What the memtables hold when the engine is opened, from the log.
     memtable_bytes: u64,
     /// What was measured of each work.
     measured: [Vec<Measured>; 2],
@@ -202,12 +200,12 @@ impl Size {
         let data = Data { keys, value_bytes: VALUE_BYTES, seed: SEED };
         let tuning = Tuning { flush_bytes, ..Tuning::default() };
         let place = bench.place(&format!("{keys}-{}", flush_bytes.unwrap_or_default()));
-        let memory_bytes = data.bytes() / 2;
-        Size { data, tuning, place, memory_bytes, memtable_bytes: 0, measured: Default::default() }
+        Size { data, tuning, place, memtable_bytes: 0, measured: Default::default() }
     }
 
     fn setup(&self, bench: &Bench, durability: Durability) -> Setup {
-        let cache_bytes = self.memory_bytes.saturating_sub(self.memtable_bytes);
+        // Together with the memtables, half of the data.
+        let cache_bytes = (self.data.bytes() / 2).saturating_sub(self.memtable_bytes);
         Setup { quipu: self.tuning, ..bench.setup(self.place.path(), cache_bytes, durability) }
     }
 

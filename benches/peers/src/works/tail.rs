@@ -6,7 +6,7 @@ use crate::drive::{self, Spec};
 use crate::engines::floor::{Floor, PAGE};
 use crate::engines::quipu::{Quipu, Tuning};
 use crate::engines::{Durability, Kind, Result, Settings, Setup, View};
-use crate::measure::{Measured, Times};
+use crate::measure::{Measured, Times, median_by};
 use crate::native;
 use crate::ops::{Data, Work};
 use crate::row::{Figure, Goal, Row, Side};
@@ -92,20 +92,19 @@ fn tell(name: &str, measured: &Measured) {
 /// A figure whose value is the p99.9 of the middle one of its rounds, in microseconds.
 fn tail_of(side: Side, name: &str, clients: String, rounds: &[Measured]) -> Option<Figure> {
     let micros = |measured: &Measured| measured.p999 as f64 / 1e3;
-    let median = median(rounds)?;
-    let figure = Figure::rates(side, name, clients, vec![median.clone()], 1.0)?;
-    Some(Figure { value: micros(median), rounds: rounds.iter().map(micros).collect(), ..figure })
+    let middle = middle(rounds)?;
+    let value = micros(&middle);
+    let figure = Figure::rates(side, name, clients, vec![middle], 1.0)?;
+    Some(Figure { value, rounds: rounds.iter().map(micros).collect(), ..figure })
 }
 
 /// The one with the middle p99.9.
-fn median(rounds: &[Measured]) -> Option<&Measured> {
-    let mut sorted: Vec<_> = rounds.iter().collect();
-    sorted.sort_by_key(|measured| measured.p999);
-    sorted.get(sorted.len() / 2).copied()
+fn middle(rounds: &[Measured]) -> Option<Measured> {
+    median_by(rounds.to_vec(), |one, other| other.p999.cmp(&one.p999))
 }
 
 fn ratio(over: &[Measured], under: &[Measured]) -> Option<f64> {
-    let (over, under) = (median(over)?.p999, median(under)?.p999);
+    let (over, under) = (middle(over)?.p999, middle(under)?.p999);
     (under > 0).then(|| over as f64 / under as f64)
 }
 
@@ -256,7 +255,8 @@ fn against_floor(bench: &Bench, tails: &Tails, load: &Load, highest: f64, times:
 /// they are in the run with carries: fresh ones are written twice.
 fn without_carries(bench: &Bench, rate: f64, times: Times) -> Result<(Paced, Settings)> {
     const FILE: u64 = 128 << 20;
-    let commits = commits_of_shard(rate, times);
+    // Of each of two shards.
+    let commits = (rate * (times.warmup + times.measured).as_secs_f64() / 2.0).ceil() as u64;
     let past = boundary_before(commits);
     // Each shard's log holds the run, and the window before it.
     let files = ((commits.max(past) as f64 * LOG_BYTES_A_COMMIT) as u64).div_ceil(FILE) * 2 + 4;
@@ -286,11 +286,6 @@ fn without_carries(bench: &Bench, rate: f64, times: Times) -> Result<(Paced, Set
         Ok((without, settings))
     };
     calm_below(bench, STOLEN_MOST, |(paced, _): &(Paced, _)| paced.measured.stolen, trial)
-}
-
-/// How many commits a run at a rate takes, on each of two shards.
-fn commits_of_shard(rate: f64, times: Times) -> u64 {
-    (rate * (times.warmup + times.measured).as_secs_f64() / 2.0).ceil() as u64
 }
 
 fn with_and_without(tails: &Tails, rate: f64, settings: Vec<(String, Settings)>) -> Row {
