@@ -1,12 +1,15 @@
 //! What an operation that crosses threads returns: a future for any runtime, and a wait for a plain thread.
 
 use crate::error::{Error, Result};
+use crate::linger::Linger;
 use crate::shard::host::is_hosting;
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// The answer of a shard, to be awaited on any async runtime, or waited for with [`Answer::wait`] on a plain
@@ -30,6 +33,8 @@ use tokio::sync::oneshot;
 #[must_use = "an answer must be awaited or waited for; a full mailbox sends only then"]
 pub struct Answer<T> {
     state: State<T>,
+    /// For how long a thread that waits looks for it before it sleeps.
+    linger: Duration,
 }
 
 enum State<T> {
@@ -40,16 +45,16 @@ enum State<T> {
 
 impl<T> Answer<T> {
     /// What a shard will answer.
-    pub(crate) fn sent(receiver: oneshot::Receiver<Result<T>>, shard: u16) -> Self {
-        Answer { state: State::Sent(receiver, shard) }
+    pub(crate) fn sent(receiver: oneshot::Receiver<Result<T>>, shard: u16, linger: Duration) -> Self {
+        Answer { state: State::Sent(receiver, shard), linger }
     }
 
     pub(crate) fn later(future: impl Future<Output = Result<T>> + Send + 'static) -> Self {
-        Answer { state: State::Waiting(Box::pin(future)) }
+        Answer { state: State::Waiting(Box::pin(future)), linger: Duration::ZERO }
     }
 
     pub(crate) fn ready(result: Result<T>) -> Self {
-        Answer { state: State::Ready(Some(result)) }
+        Answer { state: State::Ready(Some(result)), linger: Duration::ZERO }
     }
 
     /// Waits for the answer on this thread. Not for use within an async task: it blocks.
@@ -59,12 +64,14 @@ impl<T> Answer<T> {
     /// Besides the operation's own: [`Error::Invalid`] on a shard's thread, which must not wait for itself or for
     /// another; await the answer there.
     pub fn wait(self) -> Result<T> {
-        wait_for(self)
+        let linger = self.linger;
+        wait_for(self, linger)
     }
 }
 
-/// Waits for a future on this thread; an error on a shard's thread, where it is not done at once.
-pub(crate) fn wait_for<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+/// Waits for a future on this thread, for as long as `linger` without sleeping; an error on a shard's thread, where it is not
+/// done at once.
+pub(crate) fn wait_for<T>(future: impl Future<Output = Result<T>>, linger: Duration) -> Result<T> {
     let mut future = pin!(future);
     if is_hosting() {
         return match future.poll(&mut Context::from_waker(Waker::noop())) {
@@ -74,18 +81,30 @@ pub(crate) fn wait_for<T>(future: impl Future<Output = Result<T>>) -> Result<T> 
     }
     UNPARKS_THIS.with(|waker| {
         let mut context = Context::from_waker(waker);
-        loop {
-            match future.as_mut().poll(&mut context) {
-                Poll::Ready(result) => return result,
-                // Also returns for a waking that was meant for another: so it is looked again.
-                Poll::Pending => thread::park(),
+        let mut result = None;
+        let mut is_done = || {
+            if let Poll::Ready(got) = future.as_mut().poll(&mut context) {
+                result = Some(got);
             }
+            result.is_some()
+        };
+        // The first look may be what sends it.
+        let mut known = LINGER.get();
+        let done = is_done() || known.look(linger, &mut is_done);
+        LINGER.set(known);
+        while !done && !is_done() {
+            // Also returns for a waking that was meant for another: so it is looked again.
+            thread::park();
         }
+        // There is one: the loop ends with it. A shard that is gone would say the same.
+        result.unwrap_or(Err(Error::Closed))
     })
 }
 
 thread_local! {
     static UNPARKS_THIS: Waker = Waker::from(Arc::new(Unparks(thread::current())));
+    /// What this thread's waiting has come to.
+    static LINGER: Cell<Linger> = Cell::default();
 }
 
 /// Ends a thread's [`thread::park`].
@@ -140,7 +159,7 @@ mod tests {
         let (begin, begun) = std::sync::mpsc::channel();
         let waiting = thread::spawn(move || {
             begin.send(()).unwrap();
-            Answer::sent(receive, 0).wait()
+            Answer::sent(receive, 0, Duration::ZERO).wait()
         });
         begun.recv().unwrap();
         // As a thread does whose `park` is used for something else, too.
@@ -154,10 +173,10 @@ mod tests {
         // What is there before anybody waits needs no waking.
         let (send, receive) = oneshot::channel();
         send.send(Ok(8)).unwrap();
-        assert_eq!(Answer::sent(receive, 0).wait().unwrap(), 8);
+        assert_eq!(Answer::sent(receive, 0, Duration::ZERO).wait().unwrap(), 8);
         // A shard that went away is closed.
         let (send, receive) = oneshot::channel::<Result<u32>>();
         drop(send);
-        assert!(matches!(Answer::sent(receive, 0).wait(), Err(Error::Closed)));
+        assert!(matches!(Answer::sent(receive, 0, Duration::ZERO).wait(), Err(Error::Closed)));
     }
 }

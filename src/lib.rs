@@ -63,6 +63,7 @@ mod error;
 pub mod fuzzing;
 pub mod levels;
 pub mod limits;
+mod linger;
 mod log;
 mod manifest;
 #[doc(hidden)]

@@ -1,5 +1,7 @@
 //! Every limit of the engine, with its name and the reason for its number.
 
+use std::time::Duration;
+
 /// The longest component of a directory's path, in bytes: what file systems and URLs also settle on.
 pub const COMPONENT_BYTES_MAX: usize = 255;
 
@@ -33,6 +35,9 @@ pub const GET_KEYS_MAX: usize = 64 * 1024;
 
 /// The most shards of an engine: a shard's number is stored in 16 bits, and each is a thread.
 pub const SHARDS_MAX: u16 = 1024;
+
+/// The longest that an idle shard may look for news before it sleeps: its other tasks wait for as long.
+pub const LINGER_MAX: Duration = Duration::from_millis(1);
 
 /// The bytes that count as one request more in a shard's mailbox.
 pub const MAILBOX_PERMIT_BYTES: usize = 4096;

@@ -245,6 +245,34 @@ fn a_small_mailbox_only_slows_down() {
     engine.close().unwrap();
 }
 
+/// Whoever sleeps at once, or looks for news for as long as it may: none are lost, and none come late for good.
+#[test]
+fn threads_and_shards_find_each_other_however_long_they_linger() {
+    for linger in [Duration::ZERO, Duration::from_micros(1), Duration::from_millis(1)] {
+        let folder = folder();
+        let engine = small().shards(2).linger(linger).open(folder.path()).unwrap();
+        let directories: Vec<_> =
+            (0..8).map(|number| engine.directory(format!("d{number}")).unwrap()).collect();
+        thread::scope(|scope| {
+            for directory in &directories {
+                scope.spawn(move || {
+                    for number in 0..200u32 {
+                        let key = number.to_be_bytes();
+                        directory.put(key, "value").wait().unwrap();
+                        assert_eq!(directory.get(key).wait().unwrap().unwrap(), "value");
+                        // Longer than any looking, now and then: both have gone to sleep.
+                        if number % 50 == 0 {
+                            thread::sleep(Duration::from_millis(3));
+                        }
+                    }
+                    assert_eq!(directory.iter().blocking().count(), 200);
+                });
+            }
+        });
+        engine.close().unwrap();
+    }
+}
+
 #[test]
 fn answers_that_nobody_waits_for_happen_all_the_same() {
     let folder = folder();

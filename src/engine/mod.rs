@@ -149,6 +149,8 @@ struct Open {
 pub(crate) struct EngineInner {
     fixed: Fixed,
     durability: Durability,
+    /// See [`Options::linger`].
+    pub(crate) linger: Duration,
     mailboxes: Vec<Arc<Mailbox>>,
     /// `None` once the engine is closed.
     open: Mutex<Option<Open>>,
@@ -214,6 +216,7 @@ impl Engine {
             inner: Arc::new(EngineInner {
                 fixed,
                 durability: options.durability,
+                linger: options.linger,
                 mailboxes,
                 open: Mutex::new(Some(Open { threads, _lock: lock })),
                 recovery,
@@ -229,6 +232,7 @@ impl Engine {
             inner: Arc::new(EngineInner {
                 fixed,
                 durability: options.durability,
+                linger: Duration::ZERO,
                 mailboxes: vec![mailbox],
                 open: Mutex::new(None),
                 recovery: RecoveryReport::default(),
@@ -527,14 +531,17 @@ impl EngineInner {
     ) -> Answer<T> {
         let (reply, receiver) = oneshot::channel();
         let mailbox = &self.mailboxes[usize::from(shard)];
-        match mailbox.try_post(request(reply)) {
-            Ok(()) => Answer::sent(receiver, shard),
+        let request = request(reply);
+        // The answer of what waits for a log write takes longer than is worth it, and the core may be wanted for that.
+        let linger = if request.is_patient() { Duration::ZERO } else { self.linger };
+        match mailbox.try_post(request) {
+            Ok(()) => Answer::sent(receiver, shard, linger),
             Err(PostError::Closed) => Answer::ready(Err(Error::Closed)),
             Err(PostError::Full(request)) => {
                 let mailbox = mailbox.clone();
                 Answer::later(async move {
                     mailbox.post(request).await?;
-                    Answer::sent(receiver, shard).await
+                    Answer::sent(receiver, shard, linger).await
                 })
             }
         }

@@ -192,7 +192,8 @@ impl BlockingScan {
         if self.failed {
             return None;
         }
-        let got = crate::answer::wait_for(self.scan.scanner.step(other));
+        let linger = self.scan.scanner.reader.engine.linger;
+        let got = crate::answer::wait_for(self.scan.scanner.step(other), linger);
         self.failed = got.is_err();
         got.transpose()
     }

@@ -18,6 +18,7 @@ use crate::disk::{Uring, open_best};
 use crate::engine::{ShardRecovery, identity};
 use crate::error::{Error, Result};
 use crate::levels::{Budget, Divisor, Retention};
+use crate::linger::Linger;
 use crate::log::LogOptions;
 use crate::options::{Fixed, IoChoice, Options};
 use crate::segment::SegmentOptions;
@@ -105,6 +106,7 @@ pub(crate) fn start(
             // With fewer cores than shards, several share one.
             core: cores.get(usize::from(shard) % cores.len().max(1)).filter(|_| options.pin).copied(),
             mailbox: mailbox.clone(),
+            linger: options.linger,
             _lock: lock.clone(),
         };
         let spawned = std::thread::Builder::new()
@@ -183,6 +185,7 @@ struct Setup {
     io: IoChoice,
     core: Option<core_affinity::CoreId>,
     mailbox: Arc<Mailbox>,
+    linger: Duration,
     _lock: Arc<identity::Lock>,
 }
 
@@ -209,7 +212,7 @@ fn run(setup: Setup, opened: &mpsc::Sender<Result<Opened>>) {
         // A core that is not to be had costs speed, not correctness.
         core_affinity::set_for_current(core);
     }
-    let Setup { folder, config, log, cache_bytes, retention, io, mailbox, .. } = setup;
+    let Setup { folder, config, log, cache_bytes, retention, io, mailbox, linger, .. } = setup;
     // However this ends, no client waits for an answer that cannot come.
     let _closing = CloseAtEnd(mailbox.clone());
     let shard = config.shard;
@@ -228,7 +231,7 @@ fn run(setup: Setup, opened: &mpsc::Sender<Result<Opened>>) {
     };
     // If no one waits any more, the engine was given up, and a close is on its way.
     let report_to = opened.clone();
-    let looped = host(&core, &mailbox, move || drop(report_to.send(Ok(report))));
+    let looped = host(&core, &mailbox, linger, move || drop(report_to.send(Ok(report))));
     mailbox.close();
     let io = core.io.clone();
     match looped {
@@ -254,7 +257,12 @@ fn block_on<T>(io: &Io, future: impl Future<Output = T>) -> T {
 
 /// Runs the shard's loop to its end.
 /// Calls `ready` once all that the loop needs is there.
-fn host(core: &Rc<Core>, mailbox: &Arc<Mailbox>, ready: impl FnOnce() + 'static) -> Result<()> {
+fn host(
+    core: &Rc<Core>,
+    mailbox: &Arc<Mailbox>,
+    linger: Duration,
+    ready: impl FnOnce() + 'static,
+) -> Result<()> {
     let failed = |error| Error::io("start the runtime of", format!("shard {}", core.config.shard), error);
     let (main_core, main_mailbox) = (core.clone(), mailbox.clone());
     // tokio-uring's runtime panics where it has no ring of its own, so try first.
@@ -263,14 +271,14 @@ fn host(core: &Rc<Core>, mailbox: &Arc<Mailbox>, ready: impl FnOnce() + 'static)
         let entries = 32;
         tokio_uring::builder().entries(entries).start(async move {
             let spawner: Spawner = Box::new(|task| drop(tokio::task::spawn_local(task)));
-            drive(&main_core, &main_mailbox, spawner, ready).await
+            drive(&main_core, &main_mailbox, linger, spawner, ready).await
         })
     } else {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let local = LocalSet::new();
         local.block_on(&runtime, async move {
             let spawner: Spawner = Box::new(|task| drop(tokio::task::spawn_local(task)));
-            drive(&main_core, &main_mailbox, spawner, ready).await
+            drive(&main_core, &main_mailbox, linger, spawner, ready).await
         })
     };
     result.map_err(failed)
@@ -280,6 +288,7 @@ fn host(core: &Rc<Core>, mailbox: &Arc<Mailbox>, ready: impl FnOnce() + 'static)
 async fn drive(
     core: &Rc<Core>,
     mailbox: &Arc<Mailbox>,
+    linger: Duration,
     spawner: Spawner,
     opened: impl FnOnce(),
 ) -> std::io::Result<()> {
@@ -291,6 +300,8 @@ async fn drive(
     };
     opened();
     let spent = Spent::default();
+    // What it waits for comes from one of two sides, each with a pace of its own.
+    let (mut for_disk, mut for_mail) = (Linger::default(), Linger::default());
     let mut alarm: Option<(u64, Pin<Box<tokio::time::Sleep>>)> = None;
     let result = poll_fn(|cx| {
         mailbox.awake();
@@ -313,7 +324,17 @@ async fn drive(
             cx.waker().wake_by_ref();
             return Poll::Pending;
         };
-        if !mailbox.prepare_to_sleep(cx.waker(), core.patience()) {
+        let patience = core.patience();
+        let waits_for_disk = core.io.in_flight() > 0;
+        let known = if waits_for_disk { &mut for_disk } else { &mut for_mail };
+        // With many that wait for a log write, the core's time is worth more than theirs.
+        if patience == 1
+            && known.look(linger, || mailbox.has_news() || (waits_for_disk && core.io.pump() > 0))
+        {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if !mailbox.prepare_to_sleep(cx.waker(), patience) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }

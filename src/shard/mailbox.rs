@@ -108,6 +108,11 @@ impl Mailbox {
         self.released.pop()
     }
 
+    /// The shard's side: whether something came.
+    pub(crate) fn has_news(&self) -> bool {
+        self.post.len() > 0 || !self.released.is_empty() || self.is_ending()
+    }
+
     /// The shard's side: whether it may sleep. After `true`, anything posted wakes `waker`; of
     /// [patient](Request::is_patient) requests only the last of `most`.
     pub(crate) fn prepare_to_sleep(&self, waker: &Waker, most: usize) -> bool {

@@ -256,6 +256,14 @@ pub(crate) fn as_seconds<S: Serializer>(duration: &Duration, serializer: S) -> R
     serializer.serialize_f64(duration.as_secs_f64())
 }
 
+/// The same, where there is one.
+pub(crate) fn as_seconds_if<S: Serializer>(
+    duration: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    duration.map(|duration| duration.as_secs_f64()).serialize(serializer)
+}
+
 /// Writes a path as text, whatever bytes it has.
 pub(crate) fn as_text<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
     path.as_ref().map(|path| path.to_string_lossy()).serialize(serializer)

@@ -1,8 +1,8 @@
 //! What can be chosen for a run, as the command line has it, and how that becomes the engine's options.
 
 use super::choices::{
-    DurabilityChoice, Io, KeyOrder, Phase, RetentionChoice, Sweep, as_seconds, as_text, parse_directories,
-    parse_percent, parse_rate, parse_value_bytes,
+    DurabilityChoice, Io, KeyOrder, Phase, RetentionChoice, Sweep, as_seconds, as_seconds_if, as_text,
+    parse_directories, parse_percent, parse_rate, parse_value_bytes,
 };
 use super::draw::{DirectoryDistribution, KeyDistribution};
 use super::key::{KEY_BYTES_MAX, KEY_BYTES_MIN, ValueBytes};
@@ -177,6 +177,10 @@ pub(crate) struct BenchOptions {
     /// Log writes that a shard has in flight at most
     #[arg(long, value_name = "N", help_heading = "Engine")]
     pub(crate) log_depth: Option<usize>,
+    /// For how long shards and threads look for what they wait for before they sleep [default: 100us]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Engine")]
+    #[serde(serialize_with = "as_seconds_if")]
+    pub(crate) linger: Option<Duration>,
     /// Bytes of all block caches together
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, help_heading = "Engine")]
     pub(crate) cache_bytes: Option<u64>,
@@ -276,6 +280,9 @@ impl BenchOptions {
         }
         if let Some(depth) = self.log_depth {
             options = options.log_depth(depth);
+        }
+        if let Some(limit) = self.linger {
+            options = options.linger(limit);
         }
         if let Some(bytes) = self.cache_bytes {
             options = options.cache_bytes(usize::try_from(bytes).unwrap_or(usize::MAX));
