@@ -230,7 +230,8 @@ impl Options {
     /// whatever else wants the core, and leave it out for a while where it was in vain; nor does a thread look that waits for a
     /// durable commit.
     ///
-    /// Sleeping and being woken takes some 25 us a time in a virtual machine, a read in memory less than one.
+    /// Sleeping and being woken takes some 25 us a time in a virtual machine, a read in memory less than one. On the other hand,
+    /// sockets and timers of on-core tasks wait while their shard looks.
     pub fn linger(mut self, limit: Duration) -> Self {
         self.linger = limit;
         self
