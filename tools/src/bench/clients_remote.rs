@@ -7,6 +7,7 @@ use super::pace::Pace;
 use super::run::{Member, Run};
 use crate::failure::Failure;
 use quipu::{Answer, Batch, Bytes, Commit, CommitId, Directory, Engine, Result, Retained};
+use std::future::{Ready, ready};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -45,6 +46,41 @@ impl Target for Remote {
 
     async fn get_as_of(&self, directory: &Directory, commit: Commit, key: &[u8]) -> Result<Option<Bytes>> {
         self.0.as_of(directory, commit).await?.get(directory, key).await
+    }
+}
+
+/// The engine for a thread that waits, as such a thread does, within each call: the futures are done when they are made.
+struct Waiting(Engine);
+
+impl Target for Waiting {
+    type Put = Ready<Result<CommitId>>;
+
+    fn put(&self, directory: &Directory, key: &[u8], value: &[u8]) -> Self::Put {
+        ready(directory.put(key, value).wait())
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<CommitId> {
+        self.0.commit(batch).wait()
+    }
+
+    async fn get(&self, directory: &Directory, key: &[u8]) -> Result<Option<Bytes>> {
+        directory.get(key).wait()
+    }
+
+    async fn scan(&self, directory: &Directory, from: &[u8], limit: usize) -> Result<Entries> {
+        directory.range(from..).limit(limit).blocking().collect()
+    }
+
+    async fn newest(&self, directory: &Directory, prefix: &[u8], limit: usize) -> Result<Entries> {
+        directory.prefix(prefix).reverse().limit(limit).blocking().collect()
+    }
+
+    async fn retained(&self, directory: &Directory) -> Result<Retained> {
+        self.0.retained(directory).wait()
+    }
+
+    async fn get_as_of(&self, directory: &Directory, commit: Commit, key: &[u8]) -> Result<Option<Bytes>> {
+        self.0.as_of(directory, commit).wait()?.get(directory, key).wait()
     }
 }
 
@@ -100,7 +136,7 @@ pub(crate) fn start_blocking(engine: &Engine, run: &Arc<Run>, pace: &Pace, threa
         spawn(format!("client-{thread}"), move || {
             let client = Client { stream: thread, number: thread, of: threads };
             let operations = run.operations(client, 0..run.dataset.shards());
-            let shared = Thread::new(member, run.clone(), Remote(engine));
+            let shared = Thread::new(member, run.clone(), Waiting(engine));
             match pace {
                 Pace::Closed { .. } => pollster::block_on(shared.closed(operations)),
                 Pace::Open { arrivals, rates, .. } => {
