@@ -36,8 +36,9 @@ pub const GET_KEYS_MAX: usize = 64 * 1024;
 /// The most shards of an engine: a shard's number is stored in 16 bits, and each is a thread.
 pub const SHARDS_MAX: u16 = 1024;
 
-/// The longest that an idle shard may look for news before it sleeps: its other tasks wait for as long.
-pub const LINGER_MAX: Duration = Duration::from_millis(1);
+/// The longest that an idle shard or a waiting thread may look for news before it sleeps, what others take of the core meanwhile
+/// included: who waits for longer saves little by not sleeping.
+pub const LINGER_MAX: Duration = Duration::from_micros(500);
 
 /// The bytes that count as one request more in a shard's mailbox.
 pub const MAILBOX_PERMIT_BYTES: usize = 4096;

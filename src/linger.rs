@@ -7,23 +7,27 @@
 //!
 //! Whether it looks at all is decided by what came of it before ([`Linger`]): where nothing came in time, it is left out the next
 //! time, then twice, four times, … [`SKIPPED_MAX`] times in a row; so an engine that is seldom asked, or whose disk is slow, sleeps
-//! as if there were no looking. Where others wanted the core meanwhile, it is left out for as long at once: they come first, and
-//! a sleeper that is woken gets the core back sooner than one who gave way.
+//! as if there were no looking. Where others had the core for long between two looks, it is left out for as many at once: a
+//! sleeper that is woken gets the core back sooner than one who gave way.
 //!
 //! The same is done by kernels (`haltpoll`, the guest's and KVM's) and by Seastar (`idle-poll-time-us`).
 
+use crate::limits::LINGER_MAX;
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// The most times in a row that looking is left out.
 const SKIPPED_MAX: u32 = 64;
 
-/// Giving way took at least so long: others had work for the core.
+/// A shard looks for so long before its runtime's other tasks have a turn.
+const STRETCH: Duration = Duration::from_micros(10);
+
+/// A look took at least so long: others had work for the core.
 const SHARED: Duration = Duration::from_micros(10);
 
 /// Giving way took so long that sleeping would have been better: a sleeper that is woken need not wait for a whole slice of
 /// another's.
-const OUSTED: Duration = Duration::from_micros(500);
+const OUSTED: Duration = LINGER_MAX;
 
 /// What came of looking.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,7 +36,7 @@ enum Outcome {
     News,
     /// None within the limit.
     Nothing,
-    /// Others wanted the core.
+    /// Others wanted the core for long.
     GaveWay,
 }
 
@@ -51,17 +55,13 @@ impl Linger {
         if limit.is_zero() || !self.is_worth_it() {
             return false;
         }
-        let mut search = Search::default();
-        let mut before = Instant::now();
+        let mut search = Search::new();
         loop {
-            thread::yield_now();
-            let found = news();
-            let now = Instant::now();
-            if let Some(outcome) = search.looked(found, now - before, limit) {
+            let found = search.look(&mut news);
+            if let Some(outcome) = search.outcome(found, limit) {
                 self.note(outcome);
                 return found;
             }
-            before = now;
         }
     }
 
@@ -82,22 +82,103 @@ impl Linger {
     }
 }
 
-/// How far one search has come.
+/// What a shard waits for: each has a pace of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Awaited {
+    /// Disk operations in flight.
+    Disk,
+    /// Requests.
+    Mail,
+}
+
+/// The looking of a shard, which has more to do than to look: the runtime's other tasks get a turn before the first look, and after
+/// each stretch of [`STRETCH`]. So a search goes over many polls of the shard's loop, and ends where one finds something to do.
 #[derive(Default)]
+pub(crate) struct Lookout {
+    disk: Linger,
+    mail: Linger,
+    search: Option<(Awaited, Search)>,
+}
+
+impl Lookout {
+    /// The shard has nothing to do: whether it stays awake to look. If so, it is to be asked again once the runtime's other
+    /// tasks had their turn, or [found](Lookout::found) be called.
+    pub(crate) fn stays(
+        &mut self,
+        awaited: Awaited,
+        limit: Duration,
+        mut news: impl FnMut() -> bool,
+    ) -> bool {
+        let Some((awaited, search)) = &mut self.search else {
+            let begins = !limit.is_zero() && self.known(awaited).is_worth_it();
+            self.search = begins.then(|| (awaited, Search::new()));
+            return begins;
+        };
+        let (awaited, began) = (*awaited, search.all);
+        let outcome = loop {
+            let found = search.look(&mut news);
+            match search.outcome(found, limit) {
+                None if search.all - began < STRETCH => {}
+                None => return true,
+                Some(outcome) => break outcome,
+            }
+        };
+        self.search = None;
+        self.known(awaited).note(outcome);
+        outcome == Outcome::News
+    }
+
+    /// The shard has found something to do.
+    pub(crate) fn found(&mut self) {
+        if let Some((awaited, _)) = self.search.take() {
+            self.known(awaited).note(Outcome::News);
+        }
+    }
+
+    fn known(&mut self, awaited: Awaited) -> &mut Linger {
+        match awaited {
+            Awaited::Disk => &mut self.disk,
+            Awaited::Mail => &mut self.mail,
+        }
+    }
+}
+
+/// How far one search has come.
 struct Search {
     /// Time for which no one else wanted the core.
     alone: Duration,
     all: Duration,
+    before: Instant,
+    /// What the last look took, with what came before it.
+    took: Duration,
 }
 
 impl Search {
-    /// What to make of a look that took so long, giving way included; `None` where it is to be looked again.
-    fn looked(&mut self, found: bool, took: Duration, limit: Duration) -> Option<Outcome> {
+    fn new() -> Self {
+        Search { alone: Duration::ZERO, all: Duration::ZERO, before: Instant::now(), took: Duration::ZERO }
+    }
+
+    /// Gives way to others, then looks.
+    fn look(&mut self, news: &mut impl FnMut() -> bool) -> bool {
+        thread::yield_now();
+        let found = news();
+        let now = Instant::now();
+        self.took(now - self.before);
+        self.before = now;
+        found
+    }
+
+    fn took(&mut self, took: Duration) {
+        self.took = took;
         self.all += took;
         if took < SHARED {
             self.alone += took;
         }
-        if took > OUSTED {
+    }
+
+    /// What to make of the last look; `None` where it is to be looked again.
+    fn outcome(&self, found: bool, limit: Duration) -> Option<Outcome> {
+        if self.took > OUSTED {
             Some(Outcome::GaveWay)
         } else if found {
             Some(Outcome::News)
@@ -144,29 +225,34 @@ mod tests {
         assert_eq!(left_out(&mut linger), SKIPPED_MAX);
     }
 
+    /// What to make of a look that took so long.
+    fn looked(search: &mut Search, found: bool, took: u64) -> Option<Outcome> {
+        search.took(micros(took));
+        search.outcome(found, LIMIT)
+    }
+
     #[test]
     fn a_search_ends_with_news_or_with_its_time_alone() {
-        let mut search = Search::default();
+        let mut search = Search::new();
         // What others had of the core is not counted against it …
         for _ in 0..4 {
-            assert_eq!(search.looked(false, micros(1), LIMIT), None);
-            assert_eq!(search.looked(false, micros(90), LIMIT), None);
+            assert_eq!(looked(&mut search, false, 1), None);
+            assert_eq!(looked(&mut search, false, 90), None);
         }
-        assert_eq!(search.looked(true, micros(90), LIMIT), Some(Outcome::News));
+        assert_eq!(looked(&mut search, true, 90), Some(Outcome::News));
         // … but has an end.
-        assert_eq!(search.looked(false, micros(90), LIMIT), Some(Outcome::Nothing));
-        let mut search = Search::default();
+        assert_eq!(looked(&mut search, false, 90), Some(Outcome::Nothing));
+        let mut search = Search::new();
         for _ in 0..20 {
-            assert_eq!(search.looked(false, micros(5), LIMIT), None);
+            assert_eq!(looked(&mut search, false, 5), None);
         }
-        assert_eq!(search.looked(false, micros(5), LIMIT), Some(Outcome::Nothing));
+        assert_eq!(looked(&mut search, false, 5), Some(Outcome::Nothing));
     }
 
     #[test]
     fn who_was_kept_from_the_core_for_long_is_rather_woken() {
         for found in [false, true] {
-            let outcome = Search::default().looked(found, micros(2000), LIMIT);
-            assert_eq!(outcome, Some(Outcome::GaveWay));
+            assert_eq!(looked(&mut Search::new(), found, 2000), Some(Outcome::GaveWay));
         }
     }
 
@@ -179,10 +265,31 @@ mod tests {
         };
         // However slow this machine: what takes too long is left out 64 times, then tried again.
         let mut linger = Linger::default();
-        while !linger.look(Duration::from_secs(1), &mut third) {}
+        while !linger.look(LINGER_MAX, &mut third) {}
         assert_eq!(looks, 3);
         assert!(!Linger::default().look(Duration::ZERO, || panic!("looked")));
-        // News come after all, or do not.
-        assert!(!Linger::default().look(micros(1), || false));
+        // What was in vain is not done the next time.
+        let mut linger = Linger::default();
+        assert!(!linger.look(micros(1), || false));
+        assert!(!linger.look(micros(1), || panic!("looked")));
+    }
+
+    #[test]
+    fn a_shard_gives_its_other_tasks_a_turn_before_it_looks_and_after_each_stretch() {
+        let mut lookout = Lookout::default();
+        assert!(lookout.stays(Awaited::Mail, LINGER_MAX, || panic!("looked before the others had a turn")));
+        let mut polls = 0;
+        // However slow this machine, in one poll it looks for no longer than a stretch and one look.
+        while lookout.stays(Awaited::Mail, LINGER_MAX, || false) {
+            polls += 1;
+        }
+        assert!(polls as u128 <= LINGER_MAX.as_micros() / STRETCH.as_micros(), "{polls} polls");
+        // In vain: left out for mail, not for the disk; and what is found in another way counts as news.
+        assert!(!lookout.stays(Awaited::Mail, LINGER_MAX, || panic!("looked")));
+        for _ in 0..SKIPPED_MAX {
+            assert!(lookout.stays(Awaited::Disk, LINGER_MAX, || panic!("looked")));
+            lookout.found();
+        }
+        assert!(!lookout.stays(Awaited::Mail, Duration::ZERO, || panic!("looked")));
     }
 }

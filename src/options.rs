@@ -226,12 +226,12 @@ impl Options {
     }
 
     /// For how long a shard with nothing to do looks for requests and for the end of its disk operations, and a thread that
-    /// waits for an answer looks for that, before they sleep (default: 100 us; zero: not at all). They give way to
-    /// whatever else wants the core, and leave it out for a while where it was in vain; nor does a thread look that waits for a
-    /// durable commit.
+    /// waits for what a shard reads or buffers looks for its answer, before they sleep (default: 100 us; zero: not at
+    /// all; at most [`limits::LINGER_MAX`]). They give way to whatever else wants the core, on-core tasks included, and leave it out
+    /// for a while where it was in vain.
     ///
     /// Sleeping and being woken takes some 25 us a time in a virtual machine, a read in memory less than one. On the other hand,
-    /// sockets and timers of on-core tasks wait while their shard looks.
+    /// what is looked for takes processor time, also where nothing comes of it.
     pub fn linger(mut self, limit: Duration) -> Self {
         self.linger = limit;
         self

@@ -365,7 +365,7 @@ fn options_that_make_no_sense_create_nothing() {
     is_option(open(Options::new().log_depth(0)), "log_depth", &["1 to 64"]);
     is_option(open(Options::new().group_bytes(0)), "group_bytes", &["4096"]);
     is_option(open(Options::new().mailbox(0)), "mailbox", &["1 to 1048576"]);
-    is_option(open(Options::new().linger(Duration::from_millis(2))), "linger", &["1000 us"]);
+    is_option(open(Options::new().linger(Duration::from_millis(1))), "linger", &["500 us"]);
     let minutes = Durability::Buffered { within: Duration::from_secs(61) };
     is_option(open(Options::new().durability(minutes)), "durability", &["60 s"]);
     assert!(!path.exists());

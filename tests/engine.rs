@@ -248,7 +248,7 @@ fn a_small_mailbox_only_slows_down() {
 /// Whoever sleeps at once, or looks for news for as long as it may: none are lost, and none come late for good.
 #[test]
 fn threads_and_shards_find_each_other_however_long_they_linger() {
-    for linger in [Duration::ZERO, Duration::from_micros(1), Duration::from_millis(1)] {
+    for linger in [Duration::ZERO, Duration::from_micros(1), limits::LINGER_MAX] {
         let folder = folder();
         let engine = small().shards(2).linger(linger).open(folder.path()).unwrap();
         let directories: Vec<_> =
@@ -271,6 +271,22 @@ fn threads_and_shards_find_each_other_however_long_they_linger() {
         });
         engine.close().unwrap();
     }
+}
+
+/// A shard that is asked now and then sleeps between: however long it looks, it gives up, and more and more so.
+#[test]
+fn a_shard_that_is_seldom_asked_sleeps() {
+    let folder = folder();
+    let engine = small().shards(1).linger(limits::LINGER_MAX).open(folder.path()).unwrap();
+    let directory = engine.directory("a").unwrap();
+    directory.put("key", "value").wait().unwrap();
+    let wakes = || engine.stats().wait().unwrap().shards[0].wakes_sent;
+    let before = wakes();
+    eventually("ten wakes", || {
+        directory.get("key").wait().unwrap();
+        wakes() >= before + 10
+    });
+    engine.close().unwrap();
 }
 
 #[test]

@@ -187,6 +187,39 @@ fn tokio_uring_files_beside_a_busy_shard() {
     });
 }
 
+/// The same beside threads that ask again as soon as they are answered, so that the shard hardly ever sleeps.
+#[test]
+fn tokio_uring_files_beside_threads_that_read() {
+    on_each_io(|engine, directory| {
+        if engine.io_kind() != "io_uring" {
+            return println!("skipped on {}: there is no io_uring for tokio-uring either", engine.io_kind());
+        }
+        let beside = folder();
+        let path = beside.path().join("beside");
+        directory.put("key", "value").wait().unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        assert_eq!(directory.get("key").wait().unwrap().unwrap(), "value");
+                    }
+                });
+            }
+            let work = engine.run_on(directory, async move |_: Local| {
+                let file = tokio_uring::fs::File::create(&path).await.unwrap();
+                for block in 0..1000u64 {
+                    let (result, _) = file.write_all_at(vec![block as u8; 512], block * 512).await;
+                    result.unwrap();
+                }
+                file.close().await.unwrap();
+            });
+            work.wait().unwrap();
+            done.store(true, Ordering::Relaxed);
+        });
+    });
+}
+
 #[test]
 fn a_task_that_panics_takes_nothing_with_it() {
     on_each_io(|engine, directory| {

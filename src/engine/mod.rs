@@ -541,7 +541,7 @@ impl EngineInner {
                 let mailbox = mailbox.clone();
                 Answer::later(async move {
                     mailbox.post(request).await?;
-                    Answer::sent(receiver, shard, linger).await
+                    Answer::sent(receiver, shard, Duration::ZERO).await
                 })
             }
         }

@@ -6,8 +6,10 @@
 //! on-core tasks and collects their timers and sockets; otherwise it sleeps until its ring, its mailbox, its
 //! clock or an on-core commit wakes it.
 //!
-//! Waking the main future goes through the runtime's parking, so tokio-uring submits what on-core tasks have
-//! started, however busy the shard is.
+//! Before it sleeps it looks for news for a while, where that pays ([`Lookout`]), the runtime's tasks between.
+//!
+//! A runtime whose main future wakes itself does not park, and tokio-uring submits what on-core tasks have started when it
+//! does. So a shard that stays awake parks for an instant every [`PARK_AFTER_NANOS`].
 
 use super::local::Spawner;
 use super::mailbox::Mailbox;
@@ -18,7 +20,7 @@ use crate::disk::{Uring, open_best};
 use crate::engine::{ShardRecovery, identity};
 use crate::error::{Error, Result};
 use crate::levels::{Budget, Divisor, Retention};
-use crate::linger::Linger;
+use crate::linger::{Awaited, Lookout};
 use crate::log::LogOptions;
 use crate::options::{Fixed, IoChoice, Options};
 use crate::segment::SegmentOptions;
@@ -34,6 +36,9 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::LocalSet;
+
+/// A shard that stays awake for so long parks for an instant: a write, and a look at its sockets that it makes anyway.
+const PARK_AFTER_NANOS: u64 = 1_000_000;
 
 thread_local! {
     /// This thread is a shard's.
@@ -300,8 +305,24 @@ async fn drive(
     };
     opened();
     let spent = Spent::default();
-    // What it waits for comes from one of two sides, each with a pace of its own.
-    let (mut for_disk, mut for_mail) = (Linger::default(), Linger::default());
+    let mut lookout = Lookout::default();
+    let parked_at = Cell::new(0);
+    let stay_awake = |cx: &mut Context<'_>| {
+        if core.now().saturating_sub(parked_at.get()) > PARK_AFTER_NANOS
+            && let Some(ready) = &ready
+        {
+            // An earlier signal is used up, and what is written then ends the parking.
+            while let Poll::Ready(guard) = ready.poll_read_ready(cx) {
+                guard?.clear_ready();
+            }
+            if rustix::io::write(ready.get_ref(), &1u64.to_ne_bytes()).is_ok() {
+                parked_at.set(core.now());
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    };
     let mut alarm: Option<(u64, Pin<Box<tokio::time::Sleep>>)> = None;
     let result = poll_fn(|cx| {
         mailbox.awake();
@@ -316,28 +337,28 @@ async fn drive(
             Turn::Idle(_) => None,
         };
         let Some(until) = until else {
+            lookout.found();
             if core.io.in_flight() > 0 {
                 // Durable writes are completed by kernel threads of this core. A kernel that preempts only now
                 // and then would let them wait for the rest of this thread's slice.
                 std::thread::yield_now();
             }
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+            return stay_awake(cx);
         };
         let patience = core.patience();
-        let waits_for_disk = core.io.in_flight() > 0;
-        let known = if waits_for_disk { &mut for_disk } else { &mut for_mail };
         // With many that wait for a log write, the core's time is worth more than theirs.
-        if patience == 1
-            && known.look(linger, || mailbox.has_news() || (waits_for_disk && core.io.pump() > 0))
-        {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+        if patience == 1 {
+            let awaited = if core.io.in_flight() > 0 { Awaited::Disk } else { Awaited::Mail };
+            let left = until.map_or(u64::MAX, |at| at.saturating_sub(core.now()));
+            let news = || mailbox.has_news() || (awaited == Awaited::Disk && core.pump());
+            if lookout.stays(awaited, linger.min(Duration::from_nanos(left)), news) {
+                return stay_awake(cx);
+            }
         }
         if !mailbox.prepare_to_sleep(cx.waker(), patience) {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+            return stay_awake(cx);
         }
+        parked_at.set(core.now());
         if let Some(ready) = &ready {
             // Readiness is used up here; if it was there, look for completions once more.
             match ready.poll_read_ready(cx) {

@@ -105,6 +105,8 @@ pub(crate) struct Core {
     spawner: RefCell<Option<Spawner>>,
     /// There is news since the last turn began.
     kicked: Cell<bool>,
+    /// Completions since the last turn.
+    seen: Cell<usize>,
     /// The disk's clock when the last turn began, in nanoseconds.
     now: Cell<u64>,
 }
@@ -242,6 +244,13 @@ impl Core {
         self.now.get()
     }
 
+    /// Looks for completions between two turns; the next one goes on with them. Answers whether there are some.
+    pub(crate) fn pump(&self) -> bool {
+        let completed = self.io.pump();
+        self.seen.update(|seen| seen + completed);
+        completed > 0
+    }
+
     /// One turn; see the module's text.
     pub(crate) fn turn(self: &Rc<Self>) -> Turn {
         self.io.set_in_turn(true);
@@ -253,7 +262,7 @@ impl Core {
     fn turn_inner(self: &Rc<Self>) -> Turn {
         probes::turn_begun(self.config.shard);
         self.kicked.set(false);
-        let completed = self.io.pump();
+        let completed = self.seen.take() + self.io.pump();
         self.now.set(self.io.now());
         self.acknowledge();
         let sequenced = self.sequence_queue();

@@ -160,6 +160,7 @@ impl Core {
             driver: RefCell::default(),
             spawner: RefCell::default(),
             kicked: Cell::new(true),
+            seen: Cell::new(0),
             now: Cell::new(now),
         });
 
