@@ -91,8 +91,8 @@ pub(crate) enum Awaited {
     Mail,
 }
 
-/// The looking of a shard, which has more to do than to look: the runtime's other tasks get a turn before the first look, and after
-/// each stretch of [`STRETCH`]. So a search goes over many polls of the shard's loop, and ends where one finds something to do.
+/// The looking of a shard. Where its runtime has other tasks, they get a turn before the first look, and after each stretch of
+/// [`STRETCH`]: then a search goes over many polls of the shard's loop, and ends where one finds something to do.
 #[derive(Default)]
 pub(crate) struct Lookout {
     disk: Linger,
@@ -101,31 +101,35 @@ pub(crate) struct Lookout {
 }
 
 impl Lookout {
-    /// The shard has nothing to do: whether it stays awake to look. If so, it is to be asked again once the runtime's other
-    /// tasks had their turn, or [found](Lookout::found) be called.
+    /// The shard has nothing to do: whether it stays awake. If so, it is to be asked again once the runtime's `others` had
+    /// their turn, or [found](Lookout::found) be called.
     pub(crate) fn stays(
         &mut self,
         awaited: Awaited,
         limit: Duration,
+        others: bool,
         mut news: impl FnMut() -> bool,
     ) -> bool {
-        let Some((awaited, search)) = &mut self.search else {
-            let begins = !limit.is_zero() && self.known(awaited).is_worth_it();
-            self.search = begins.then(|| (awaited, Search::new()));
-            return begins;
-        };
+        let begins = self.search.is_none();
+        if begins && (limit.is_zero() || !self.known(awaited).is_worth_it()) {
+            return false;
+        }
+        let (awaited, search) = self.search.get_or_insert_with(|| (awaited, Search::new()));
+        if begins && others {
+            return true;
+        }
         let (awaited, began) = (*awaited, search.all);
-        let outcome = loop {
+        let (found, outcome) = loop {
             let found = search.look(&mut news);
             match search.outcome(found, limit) {
-                None if search.all - began < STRETCH => {}
-                None => return true,
-                Some(outcome) => break outcome,
+                Some(outcome) => break (found, outcome),
+                None if others && search.all - began >= STRETCH => return true,
+                None => {}
             }
         };
         self.search = None;
         self.known(awaited).note(outcome);
-        outcome == Outcome::News
+        found
     }
 
     /// The shard has found something to do.
@@ -277,19 +281,25 @@ mod tests {
     #[test]
     fn a_shard_gives_its_other_tasks_a_turn_before_it_looks_and_after_each_stretch() {
         let mut lookout = Lookout::default();
-        assert!(lookout.stays(Awaited::Mail, LINGER_MAX, || panic!("looked before the others had a turn")));
+        assert!(
+            lookout.stays(Awaited::Mail, LINGER_MAX, true, || panic!("looked before the others had a turn"))
+        );
         let mut polls = 0;
         // However slow this machine, in one poll it looks for no longer than a stretch and one look.
-        while lookout.stays(Awaited::Mail, LINGER_MAX, || false) {
+        while lookout.stays(Awaited::Mail, LINGER_MAX, true, || false) {
             polls += 1;
         }
         assert!(polls as u128 <= LINGER_MAX.as_micros() / STRETCH.as_micros(), "{polls} polls");
         // In vain: left out for mail, not for the disk; and what is found in another way counts as news.
-        assert!(!lookout.stays(Awaited::Mail, LINGER_MAX, || panic!("looked")));
+        assert!(!lookout.stays(Awaited::Mail, LINGER_MAX, true, || panic!("looked")));
         for _ in 0..SKIPPED_MAX {
-            assert!(lookout.stays(Awaited::Disk, LINGER_MAX, || panic!("looked")));
+            assert!(lookout.stays(Awaited::Disk, LINGER_MAX, true, || panic!("looked")));
             lookout.found();
         }
-        assert!(!lookout.stays(Awaited::Mail, Duration::ZERO, || panic!("looked")));
+        assert!(!lookout.stays(Awaited::Mail, Duration::ZERO, true, || panic!("looked")));
+        // Without others it looks at once, to the end.
+        let mut lookout = Lookout::default();
+        assert!(!lookout.stays(Awaited::Mail, micros(1), false, || false));
+        while !lookout.stays(Awaited::Mail, LINGER_MAX, false, || true) {}
     }
 }

@@ -351,7 +351,8 @@ async fn drive(
             let awaited = if core.io.in_flight() > 0 { Awaited::Disk } else { Awaited::Mail };
             let left = until.map_or(u64::MAX, |at| at.saturating_sub(core.now()));
             let news = || mailbox.has_news() || (awaited == Awaited::Disk && core.pump());
-            if lookout.stays(awaited, linger.min(Duration::from_nanos(left)), news) {
+            let limit = linger.min(Duration::from_nanos(left));
+            if lookout.stays(awaited, limit, core.has_tasks(), news) {
                 return stay_awake(cx);
             }
         }

@@ -105,6 +105,8 @@ pub(crate) struct Core {
     spawner: RefCell<Option<Spawner>>,
     /// There is news since the last turn began.
     kicked: Cell<bool>,
+    /// Held by each on-core task.
+    hosted: Rc<()>,
     /// Completions since the last turn.
     seen: Cell<usize>,
     /// The disk's clock when the last turn began, in nanoseconds.
@@ -224,8 +226,17 @@ impl Core {
     /// Runs an on-core task. Where the shard is closing, the task is dropped.
     pub(crate) fn spawn(&self, task: Pin<Box<dyn Future<Output = ()>>>) {
         if let Some(spawner) = &*self.spawner.borrow() {
-            spawner(task);
+            let hosted = self.hosted.clone();
+            spawner(Box::pin(async move {
+                let _hosted = hosted;
+                task.await;
+            }));
         }
+    }
+
+    /// Whether there are on-core tasks. Those that tasks have started past [`Core::spawn`] are not counted.
+    pub(crate) fn has_tasks(&self) -> bool {
+        Rc::strong_count(&self.hosted) > 1
     }
 
     /// Says that there is something to do.

@@ -161,6 +161,7 @@ impl Core {
             spawner: RefCell::default(),
             kicked: Cell::new(true),
             seen: Cell::new(0),
+            hosted: Rc::default(),
             now: Cell::new(now),
         });
 
