@@ -11,6 +11,8 @@ use super::Result;
 use crate::measure::{Measured, Recorder, Times, Window, interrupted};
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
 use std::fs::{File, OpenOptions};
@@ -29,11 +31,20 @@ pub(crate) struct Floor {
     bytes: u64,
 }
 
+/// How a closed loop waits for what is in flight.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wait {
+    /// In the kernel, on whichever core that likes.
+    Asleep,
+    /// Awake, on one core: it gives way to others and looks, in turns.
+    Looking { core: usize },
+}
+
 /// How the operations of a floor begin.
 #[derive(Clone, Copy)]
 enum Start {
     /// When one has ended.
-    Closed,
+    Closed(Wait),
     /// So many a second, evenly spaced.
     Rate(f64),
 }
@@ -56,8 +67,8 @@ impl Floor {
     }
 
     /// Durable writes of so many bytes, so many in flight, in a closed loop.
-    pub(crate) fn writes(&self, size: usize, depth: u32, times: Times) -> Result<Measured> {
-        self.run(Some(size), depth, 1, Start::Closed, times)
+    pub(crate) fn writes(&self, size: usize, depth: u32, wait: Wait, times: Times) -> Result<Measured> {
+        self.run(Some(size), depth, 1, Start::Closed(wait), times)
     }
 
     /// Durable writes of so many bytes at so many a second in all, from so many threads with a ring each.
@@ -74,7 +85,7 @@ impl Floor {
 
     /// Reads of a page at random places, so many in flight on each thread.
     pub(crate) fn reads(&self, depth: u32, threads: u32, times: Times) -> Result<Measured> {
-        self.run(None, depth, threads, Start::Closed, times)
+        self.run(None, depth, threads, Start::Closed(Wait::Asleep), times)
     }
 
     fn run(
@@ -90,6 +101,11 @@ impl Floor {
             let threads: Vec<_> = (0..threads)
                 .map(|thread| {
                     scope.spawn(move || {
+                        if let Start::Closed(Wait::Looking { core }) = start {
+                            let mut one = CpuSet::new();
+                            one.set(core)?;
+                            sched_setaffinity(Pid::from_raw(0), &one)?;
+                        }
                         let share = self.bytes / u64::from(threads);
                         let mut worker = Worker::new(&self.path, write, depth, thread, share)?;
                         worker.run(window, start)
@@ -215,6 +231,7 @@ impl Worker {
             let in_flight = self.free.len() < self.buffers.len();
             let wait = due.saturating_duration_since(now);
             let waited = match (in_flight, self.free.is_empty() || wait.is_zero()) {
+                (true, true) if matches!(start, Start::Closed(Wait::Looking { .. })) => self.look(),
                 (true, true) => self.ring.submit_and_wait(1).map(drop),
                 (true, false) => self.wait_until(wait),
                 (false, _) => {
@@ -229,6 +246,15 @@ impl Worker {
         let drained = self.drain();
         result.and(drained)?;
         Ok(recorder)
+    }
+
+    /// Submits, and waits for a completion without sleeping.
+    fn look(&mut self) -> io::Result<()> {
+        self.ring.submit()?;
+        while self.ring.completion().is_empty() {
+            std::thread::yield_now();
+        }
+        Ok(())
     }
 
     /// Submits, and waits for a completion, but no longer than that.
@@ -308,8 +334,10 @@ mod tests {
         }
         let floor = Floor::create(&folder.path().join("floor"), 4 << 20).unwrap();
         let times = Times { warmup: Duration::ZERO, measured: Duration::from_millis(200) };
-        assert!(floor.writes(PAGE, 1, times).unwrap().rate > 0.0);
-        assert!(floor.writes(16 * PAGE, 8, times).unwrap().rate > 0.0);
+        for wait in [Wait::Asleep, Wait::Looking { core: 0 }] {
+            assert!(floor.writes(PAGE, 1, wait, times).unwrap().rate > 0.0);
+        }
+        assert!(floor.writes(16 * PAGE, 8, Wait::Asleep, times).unwrap().rate > 0.0);
         assert!(floor.reads(32, 2, times).unwrap().rate > 0.0);
         let at = floor.writes_at(PAGE, 100.0, 4, 2, times).unwrap();
         assert!(at.rate > 0.0 && at.rate < 130.0, "{}", at.rate);
