@@ -132,6 +132,11 @@ impl Lookout {
         found
     }
 
+    /// The shard sleeps, for a reason of its own: nothing was learnt.
+    pub(crate) fn give_up(&mut self) {
+        self.search = None;
+    }
+
     /// The shard has found something to do.
     pub(crate) fn found(&mut self) {
         if let Some((awaited, _)) = self.search.take() {

@@ -189,34 +189,45 @@ fn tokio_uring_files_beside_a_busy_shard() {
 
 /// The same beside threads that ask again as soon as they are answered, so that the shard hardly ever sleeps.
 #[test]
-fn tokio_uring_files_beside_threads_that_read() {
+fn tokio_uring_files_beside_threads_that_ask_again() {
     on_each_io(|engine, directory| {
         if engine.io_kind() != "io_uring" {
             return println!("skipped on {}: there is no io_uring for tokio-uring either", engine.io_kind());
         }
-        let beside = folder();
-        let path = beside.path().join("beside");
         directory.put("key", "value").wait().unwrap();
-        let done = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    while !done.load(Ordering::Relaxed) {
-                        assert_eq!(directory.get("key").wait().unwrap().unwrap(), "value");
-                    }
-                });
-            }
-            let work = engine.run_on(directory, async move |_: Local| {
-                let file = tokio_uring::fs::File::create(&path).await.unwrap();
-                for block in 0..1000u64 {
-                    let (result, _) = file.write_all_at(vec![block as u8; 512], block * 512).await;
-                    result.unwrap();
+        let read = || drop(directory.get("key").wait().unwrap());
+        let put = || {
+            let mut batch = Batch::new();
+            batch.put(directory, "key", "value");
+            let within = Duration::from_secs(1);
+            engine.commit_with(batch, Durability::Buffered { within }).wait().unwrap();
+        };
+        let asks: [&(dyn Fn() + Sync); 2] = [&read, &put];
+        for ask in asks {
+            let beside = folder();
+            let path = beside.path().join("beside");
+            let done = AtomicBool::new(false);
+            let written = std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        while !done.load(Ordering::Relaxed) {
+                            ask();
+                        }
+                    });
                 }
-                file.close().await.unwrap();
+                let work = engine.run_on(directory, async move |_: Local| -> std::io::Result<()> {
+                    let file = tokio_uring::fs::File::create(&path).await?;
+                    for block in 0..500u64 {
+                        file.write_all_at(vec![block as u8; 512], block * 512).await.0?;
+                    }
+                    file.close().await
+                });
+                let written = work.wait();
+                done.store(true, Ordering::Relaxed);
+                written
             });
-            work.wait().unwrap();
-            done.store(true, Ordering::Relaxed);
-        });
+            written.unwrap().unwrap();
+        }
     });
 }
 

@@ -186,7 +186,7 @@ pub trait Disk {
     /// How many operations were started and not yet collected.
     fn in_flight(&self) -> usize;
 
-    /// A duplicate of the descriptor that polls readable when completions may be there to collect. A host sleeps on it only
+    /// A duplicate of the eventfd that polls readable when completions may be there to collect. A host sleeps on it only
     /// after a [`Disk::collect`] that found nothing. `None` where there is nothing to sleep on: operations
     /// complete within [`Disk::submit`], or (simulated) with [`Disk::wait`].
     fn event_fd(&self) -> Option<OwnedFd>;

@@ -37,8 +37,10 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::LocalSet;
 
-/// A shard that stays awake for so long parks for an instant: a write, and a look at its sockets that it makes anyway.
+/// A shard that stays awake for so long parks for an instant: a write, and a look at its sockets that it makes anyway …
 const PARK_AFTER_NANOS: u64 = 1_000_000;
+/// … and for so long while it only looks for news beside its tasks: it would have parked if it had slept.
+const PARK_AFTER_IDLE_NANOS: u64 = 50_000;
 
 thread_local! {
     /// This thread is a shard's.
@@ -180,6 +182,29 @@ pub(crate) fn log_options_of(fixed: &Fixed, options: &Options) -> LogOptions {
     }
 }
 
+/// When this thread's runtime last parked. It does not where something wakes its main future first, so that is asked of the runtime.
+struct Parks {
+    metrics: tokio::runtime::RuntimeMetrics,
+    count: u64,
+    at: u64,
+}
+
+impl Parks {
+    fn new() -> Self {
+        let metrics = tokio::runtime::Handle::current().metrics();
+        Parks { count: metrics.worker_park_count(0), metrics, at: 0 }
+    }
+
+    /// Whether the last parking is so long ago.
+    fn are_due(&mut self, now: u64, after: u64) -> bool {
+        let count = self.metrics.worker_park_count(0);
+        if count != self.count {
+            (self.count, self.at) = (count, now);
+        }
+        now.saturating_sub(self.at) > after
+    }
+}
+
 /// What a shard's thread begins with.
 struct Setup {
     folder: std::path::PathBuf,
@@ -306,19 +331,19 @@ async fn drive(
     opened();
     let spent = Spent::default();
     let mut lookout = Lookout::default();
-    let parked_at = Cell::new(0);
-    let stay_awake = |cx: &mut Context<'_>| {
-        if core.now().saturating_sub(parked_at.get()) > PARK_AFTER_NANOS
-            && let Some(ready) = &ready
-        {
-            // An earlier signal is used up, and what is written then ends the parking.
+    let mut parks = Parks::new();
+    // Where it is due, it parks for an instant: an earlier signal is used up, and what is written then ends the parking. Until the
+    // next poll, which that makes certain, no wake of this thread's own may keep the runtime from parking.
+    let stay_awake = |cx: &mut Context<'_>, due: bool| {
+        if due && let Some(ready) = &ready {
             while let Poll::Ready(guard) = ready.poll_read_ready(cx) {
                 guard?.clear_ready();
             }
+            core.set_driver(Waker::noop());
             if rustix::io::write(ready.get_ref(), &1u64.to_ne_bytes()).is_ok() {
-                parked_at.set(core.now());
                 return Poll::Pending;
             }
+            core.set_driver(cx.waker());
         }
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -326,7 +351,9 @@ async fn drive(
     let mut alarm: Option<(u64, Pin<Box<tokio::time::Sleep>>)> = None;
     let result = poll_fn(|cx| {
         mailbox.awake();
-        core.set_driver(cx.waker());
+        // What wakes within this poll and is to be done is done in this or the next turn, which parking does not put off.
+        let due = ready.is_some() && parks.are_due(core.now(), PARK_AFTER_NANOS);
+        core.set_driver(if due { Waker::noop() } else { cx.waker() });
         let taken = core.take_requests(mailbox, &spent);
         let turn = core.turn();
         mailbox.give_back(spent.take());
@@ -343,33 +370,30 @@ async fn drive(
                 // and then would let them wait for the rest of this thread's slice.
                 std::thread::yield_now();
             }
-            return stay_awake(cx);
+            return stay_awake(cx, due);
         };
+        core.set_driver(cx.waker());
         let patience = core.patience();
-        // With many that wait for a log write, the core's time is worth more than theirs.
-        if patience == 1 {
+        // With many that wait for a log write, the core's time is worth more than theirs. Nor does it look where the clock ends that.
+        let looks = patience == 1 && until.is_none_or(|at| at > core.now() + linger.as_nanos() as u64);
+        if looks {
             let awaited = if core.io.in_flight() > 0 { Awaited::Disk } else { Awaited::Mail };
-            let left = until.map_or(u64::MAX, |at| at.saturating_sub(core.now()));
             let news = || mailbox.has_news() || (awaited == Awaited::Disk && core.pump());
-            let limit = linger.min(Duration::from_nanos(left));
-            if lookout.stays(awaited, limit, core.has_tasks(), news) {
-                return stay_awake(cx);
+            if lookout.stays(awaited, linger, core.has_tasks(), news) {
+                return stay_awake(cx, core.has_tasks() && parks.are_due(core.now(), PARK_AFTER_IDLE_NANOS));
             }
         }
+        lookout.give_up();
         if !mailbox.prepare_to_sleep(cx.waker(), patience) {
-            return stay_awake(cx);
+            return stay_awake(cx, false);
         }
-        parked_at.set(core.now());
         if let Some(ready) = &ready {
             // Readiness is used up here; if it was there, look for completions once more.
-            match ready.poll_read_ready(cx) {
-                Poll::Ready(Ok(mut guard)) => {
-                    guard.clear_ready();
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {}
+            while let Poll::Ready(guard) = ready.poll_read_ready(cx) {
+                guard?.clear_ready();
+            }
+            if core.pump() {
+                return stay_awake(cx, false);
             }
         }
         match until {

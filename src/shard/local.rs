@@ -238,7 +238,7 @@ impl Local {
 
     /// Runs another task on this thread. It is dropped when the engine closes.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        self.core.spawn(Box::pin(task));
+        self.core.spawn(task);
     }
 
     /// Refuses directories of another engine, and of other shards.

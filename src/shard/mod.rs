@@ -66,7 +66,6 @@ use snapshots::Snapshots;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Waker;
 use tasks::Tasks;
@@ -224,7 +223,7 @@ impl Core {
     }
 
     /// Runs an on-core task. Where the shard is closing, the task is dropped.
-    pub(crate) fn spawn(&self, task: Pin<Box<dyn Future<Output = ()>>>) {
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         if let Some(spawner) = &*self.spawner.borrow() {
             let hosted = self.hosted.clone();
             spawner(Box::pin(async move {
