@@ -217,7 +217,7 @@ fn tokio_uring_files_beside_threads_that_ask_again() {
                 }
                 let work = engine.run_on(directory, async move |_: Local| -> std::io::Result<()> {
                     let file = tokio_uring::fs::File::create(&path).await?;
-                    for block in 0..500u64 {
+                    for block in 0..2000u64 {
                         file.write_all_at(vec![block as u8; 512], block * 512).await.0?;
                     }
                     file.close().await
