@@ -273,7 +273,7 @@ fn threads_and_shards_find_each_other_however_long_they_linger() {
     }
 }
 
-/// A shard that is asked now and then sleeps between: however long it looks, it gives up, and more and more so.
+/// A shard that is asked now and then sleeps between: however long it looks, it gives up.
 #[test]
 fn a_shard_that_is_seldom_asked_sleeps() {
     let folder = folder();

@@ -26,6 +26,7 @@ use crate::options::{Fixed, IoChoice, Options};
 use crate::segment::SegmentOptions;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -314,6 +315,14 @@ fn host(
     result.map_err(failed)
 }
 
+/// Uses up the readiness that is there; the next makes for another poll.
+fn use_up(ready: &AsyncFd<OwnedFd>, cx: &mut Context<'_>) -> std::io::Result<()> {
+    while let Poll::Ready(guard) = ready.poll_read_ready(cx) {
+        guard?.clear_ready();
+    }
+    Ok(())
+}
+
 /// The loop: one turn a poll.
 async fn drive(
     core: &Rc<Core>,
@@ -336,9 +345,7 @@ async fn drive(
     // next poll, which that makes certain, no wake of this thread's own may keep the runtime from parking.
     let stay_awake = |cx: &mut Context<'_>, due: bool| {
         if due && let Some(ready) = &ready {
-            while let Poll::Ready(guard) = ready.poll_read_ready(cx) {
-                guard?.clear_ready();
-            }
+            use_up(ready, cx)?;
             core.set_driver(Waker::noop());
             if rustix::io::write(ready.get_ref(), &1u64.to_ne_bytes()).is_ok() {
                 return Poll::Pending;
@@ -389,9 +396,7 @@ async fn drive(
         }
         if let Some(ready) = &ready {
             // Readiness is used up here; if it was there, look for completions once more.
-            while let Poll::Ready(guard) = ready.poll_read_ready(cx) {
-                guard?.clear_ready();
-            }
+            use_up(ready, cx)?;
             if core.pump() {
                 return stay_awake(cx, false);
             }

@@ -110,13 +110,18 @@ impl Mailbox {
 
     /// The shard's side: whether something came.
     pub(crate) fn has_news(&self) -> bool {
-        self.post.len() > 0 || !self.released.is_empty() || self.is_ending()
+        self.post.len() > 0 || !self.is_quiet()
+    }
+
+    /// Whether there is no news but what is posted.
+    fn is_quiet(&self) -> bool {
+        self.released.is_empty() && !self.is_ending()
     }
 
     /// The shard's side: whether it may sleep. After `true`, anything posted wakes `waker`; of
     /// [patient](Request::is_patient) requests only the last of `most`.
     pub(crate) fn prepare_to_sleep(&self, waker: &Waker, most: usize) -> bool {
-        self.post.prepare_to_sleep(waker, most, || self.released.is_empty() && !self.is_ending())
+        self.post.prepare_to_sleep(waker, most, || self.is_quiet())
     }
 
     /// The shard's side: it is awake, for whatever reason.
