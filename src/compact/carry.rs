@@ -86,15 +86,17 @@ async fn pour(
 ) -> Result<()> {
     merge.seek(Place::Start).await?;
     while let Some(entry) = merge.entry() {
+        // Here, since what waited for the disk may have been granted nothing.
+        if context.throttle.is_used_up() {
+            context.throttle.pause().await;
+        }
         let bytes = work_of(&entry);
         let (mut full, warm) = (false, merge.is_warm());
         sift.push(&entry, dead, |entry| full |= output.add(entry, warm));
         if full {
             output.flush().await?;
         }
-        if context.throttle.spend(bytes) {
-            context.throttle.pause().await;
-        }
+        context.throttle.spend(bytes);
         if !merge.step() {
             merge.advance().await?;
         }

@@ -199,6 +199,9 @@ impl Folding<'_> {
                 if !tile.ends_above(entry.directory, entry.key) {
                     break;
                 }
+                if self.context.throttle.is_used_up() {
+                    self.context.throttle.pause().await;
+                }
                 // A part ends between two keys.
                 if output.bytes() >= self.context.part_bytes && !sift.is_at(&entry) {
                     let high = FullKey { directory: entry.directory, key: entry.key.into() };
@@ -212,9 +215,7 @@ impl Folding<'_> {
                 if full {
                     output.flush().await?;
                 }
-                if self.context.throttle.spend(bytes) {
-                    self.context.throttle.pause().await;
-                }
+                self.context.throttle.spend(bytes);
                 if !merge.step() {
                     merge.advance().await?;
                 }

@@ -58,11 +58,17 @@ impl Throttle {
         self.spent.get()
     }
 
-    /// Counts bytes as merged. Answers whether the grant is used up: then [`pause`](Throttle::pause).
+    /// Whether the grant is used up: then nothing is merged before [`pause`](Throttle::pause).
     #[inline]
-    pub(crate) fn spend(&self, bytes: u64) -> bool {
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.left.get() == 0
+    }
+
+    /// Counts bytes as merged.
+    #[inline]
+    pub(crate) fn spend(&self, bytes: u64) {
         self.done.set(self.done.get() + bytes);
-        self.charge(bytes)
+        self.charge(bytes);
     }
 
     /// Counts bytes as done that are left as they are.
@@ -72,17 +78,16 @@ impl Throttle {
 
     /// Counts a seek, or an entry that is looked at and not merged; waits where the grant is used up.
     pub(crate) async fn look(&self) {
-        if self.charge(LOOK_BYTES) {
+        self.charge(LOOK_BYTES);
+        if self.is_used_up() {
             self.pause().await;
         }
     }
 
     #[inline]
-    fn charge(&self, bytes: u64) -> bool {
+    fn charge(&self, bytes: u64) {
         self.spent.set(self.spent.get() + bytes);
-        let left = self.left.get().saturating_sub(bytes);
-        self.left.set(left);
-        left == 0
+        self.left.set(self.left.get().saturating_sub(bytes));
     }
 
     /// Waits for the next grant. Nothing is woken: the shard polls again when it grants.

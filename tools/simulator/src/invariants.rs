@@ -144,9 +144,8 @@ impl CoverCheck {
 
 /// What compaction is granted in a turn.
 const SLICE_BYTES: u64 = 32 << 10;
-/// What a turn may merge beyond that: the entry that a slice ends with, and one for each piece of work that was waiting
-/// for the disk.
-const BEYOND_BYTES: u64 = 3 * (10 << 10);
+/// What a turn may merge beyond that: the entry that a slice ends with, and what other pieces of work look at.
+const BEYOND_BYTES: u64 = (10 << 10) + (4 << 10);
 /// The most bytes that a turn may merge, with entries as large as [`value`](crate::choices::value) makes them.
 pub const TURN_BYTES_MAX: u64 = SLICE_BYTES + BEYOND_BYTES;
 
