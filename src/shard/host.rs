@@ -381,8 +381,10 @@ async fn drive(
         };
         core.set_driver(cx.waker());
         let patience = core.patience();
-        // With many that wait for a log write, the core's time is worth more than theirs. Nor does it look where the clock ends that.
-        let looks = patience == 1 && until.is_none_or(|at| at > core.now() + linger.as_nanos() as u64);
+        // With many on other threads that wait for a log write, the core's time is worth more than theirs. Nor does it look where the
+        // clock ends that.
+        let looks = (patience == 1 || core.has_tasks())
+            && until.is_none_or(|at| at > core.now() + linger.as_nanos() as u64);
         if looks {
             let awaited = if core.io.in_flight() > 0 { Awaited::Disk } else { Awaited::Mail };
             let news = || mailbox.has_news() || (awaited == Awaited::Disk && core.pump());
