@@ -14,6 +14,7 @@
 //! | `log_durable` | shard, commit | all commits up to this one are durable; who waits for them is answered next |
 //! | `log_acknowledged` | shard, commit | they have been answered |
 //! | `get_begun`, `get_ended` | shard; shard, found | around a point read, waits for blocks included |
+//! | `gets_together` | shard, reads | so many point reads of on-core tasks were done together |
 //! | `block_read_started`, `block_read_ended` | offset in the file, bytes | around a read of blocks that no cache held |
 //! | `carry_due` | shard, level, commit, bytes | a commit made a carry due |
 //! | `carry_begun` | shard, first commit, last commit, bytes | its merge (or that of a spill) begins |
@@ -43,6 +44,7 @@ probes! {
     log_acknowledged(shard: u16 => shard, commit: Commit => commit.0);
     get_begun(shard: u16 => shard);
     get_ended(shard: u16 => shard, found: bool => found);
+    gets_together(shard: u16 => shard, reads: usize => reads);
     carry_due(shard: u16 => shard, level: u8 => level, commit: Commit => commit.0, bytes: u64 => bytes);
     carry_installed(shard: u16 => shard, commit: Commit => commit.0);
     slice_begun(shard: u16 => shard);

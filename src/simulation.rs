@@ -22,6 +22,7 @@ use crate::limits::REMOVAL_PIECE_BYTES;
 use crate::log::Identity;
 use crate::manifest::FILE_BYTES_MIN as MANIFEST_BYTES_MIN;
 use crate::options::{Fixed, Options};
+use crate::shard::gather::GATHERED_MIN;
 use crate::shard::host::{config_of, log_options_of};
 use crate::shard::local::{Local, LocalCommit};
 use crate::shard::mailbox::Mailbox;
@@ -55,6 +56,8 @@ pub struct Tuning {
     pub part_bytes: Option<u64>,
     /// How many bytes of a file that is removed are given back at once.
     pub removal_piece_bytes: u64,
+    /// Reads of on-core tasks are done together where so many are expected.
+    pub reads_together_min: usize,
 }
 
 impl Default for Tuning {
@@ -63,6 +66,7 @@ impl Default for Tuning {
             manifest_bytes: MANIFEST_BYTES_MIN,
             part_bytes: None,
             removal_piece_bytes: REMOVAL_PIECE_BYTES,
+            reads_together_min: GATHERED_MIN,
         }
     }
 }
@@ -75,6 +79,7 @@ pub struct Opening {
     folder: SimulatedFolder,
     fixed: Fixed,
     options: Options,
+    reads_together_min: usize,
     random: SplitMix64,
 }
 
@@ -92,6 +97,7 @@ impl Opening {
     }
 
     fn hosted(&mut self, core: Rc<Core>, recovery: ShardRecovery) -> SimulatedShard {
+        core.gathering.set_min(self.reads_together_min);
         let executor = Rc::new(Executor::default());
         let spawner = executor.clone();
         core.set_spawner(Some(Box::new(move |task| spawner.spawn(task))));
@@ -132,6 +138,8 @@ pub struct Picture {
     pub carries: Vec<CarryStats>,
     /// Bytes merged since the shard was opened.
     pub merged_bytes: u64,
+    /// Point reads done together with others since then.
+    pub reads_together: u64,
     /// The most that compaction has done in one turn since then, in bytes merged or looked at.
     pub slice_bytes_max: u64,
     /// What can be read as of.
@@ -208,8 +216,15 @@ impl SimulatedShard {
         io.set_removal_piece(tuning.removal_piece_bytes);
         random.next_u64();
         let work = Core::open(io.clone(), config, log, options.cache_bytes, options.retention);
-        let folder = folder.clone();
-        Ok(Opening { io, work: Box::pin(work), folder, fixed, options: options.clone(), random })
+        Ok(Opening {
+            io,
+            work: Box::pin(work),
+            folder: folder.clone(),
+            fixed,
+            options: options.clone(),
+            reads_together_min: tuning.reads_together_min,
+            random,
+        })
     }
 
     /// Opens the only shard of an engine in a folder.
@@ -430,6 +445,7 @@ impl SimulatedShard {
             base_end: tip.view.base_end,
             carries: state.compaction.in_flight(&tip.schedule.shape),
             merged_bytes: state.compaction.merged(),
+            reads_together: self.core.gathering.done(),
             slice_bytes_max: state.compaction.slice_max(),
             history: state.history.clone(),
         }

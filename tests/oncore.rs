@@ -449,3 +449,89 @@ fn tasks_talk_to_other_threads() {
         assert_eq!(directory.get("path").wait().unwrap().unwrap(), "over there");
     });
 }
+
+/// Tasks that commits wake together have their reads done together, some of them from the disk.
+#[test]
+fn reads_of_many_tasks_give_what_each_has_committed() {
+    on_each_io(|engine, directory| {
+        const TASKS: u32 = 100;
+        let handle = directory.clone();
+        let work = engine.run_on(directory, async move |local: Local| {
+            let other = local.directory("a/c").unwrap();
+            let (ended, mut all_ended) = tokio::sync::mpsc::channel::<()>(1);
+            for task in 0..TASKS {
+                let (task_local, ended) = (local.clone(), ended.clone());
+                // Half of them move their entries back and forth between two directories.
+                let directories =
+                    [handle.clone(), if task % 2 == 0 { other.clone() } else { handle.clone() }];
+                local.spawn(async move {
+                    let key = |round: u32| format!("key{task:03} {}", round % 7);
+                    let value = |round: u32| vec![round as u8; 20 + (task + round) as usize % 300];
+                    for round in 0..60 {
+                        let directory = &directories[round as usize % 2];
+                        task_local.put(directory, key(round), value(round)).await.unwrap();
+                        let got = task_local.get(directory, key(round)).await.unwrap();
+                        assert_eq!(got.unwrap(), value(round), "task {task}, round {round}");
+                        if round >= 20 {
+                            // By then it lies in a segment, if nobody has asked for it, on the disk.
+                            let before = &directories[(round - 5) as usize % 2];
+                            let got = task_local.get(before, key(round - 5)).await.unwrap();
+                            assert_eq!(got.unwrap(), value(round - 5), "task {task}, round {round}");
+                        }
+                        let none =
+                            task_local.get(&directories[1], format!("no {}", key(round))).await.unwrap();
+                        assert_eq!(none, None);
+                    }
+                    drop(ended);
+                });
+            }
+            drop(ended);
+            all_ended.recv().await;
+        });
+        work.wait().unwrap();
+        let shard = &engine.stats().wait().unwrap().shards[0];
+        assert!(shard.reads_together > u64::from(TASKS) * 20, "{} together", shard.reads_together);
+    });
+}
+
+/// Reads that are done together keep one another going. They hold back log writes, but not for ever; and what becomes of one
+/// that nobody waits for any more does not touch the others.
+#[test]
+fn a_commit_beside_tasks_that_only_read() {
+    on_each_io(|engine, directory| {
+        let handle = directory.clone();
+        let work = engine.run_on(directory, async move |local: Local| {
+            let done = Rc::new(Cell::new(false));
+            for task in 0..32u32 {
+                let (task_local, handle, done) = (local.clone(), handle.clone(), done.clone());
+                local.spawn(async move {
+                    let key = format!("key{task}");
+                    task_local.put(&handle, &key, task.to_be_bytes()).await.unwrap();
+                    let mut round = 0;
+                    while !done.get() {
+                        let read = task_local.get(&handle, &key);
+                        if (round + task) % 3 == 0 {
+                            // Gives up before the turn that would answer it.
+                            tokio::select! { biased; _ = read => {}, () = std::future::ready(()) => {} }
+                        } else {
+                            assert_eq!(read.await.unwrap().unwrap(), task.to_be_bytes()[..]);
+                        }
+                        round += 1;
+                        if round % 64 == 0 {
+                            tokio::task::yield_now().await;
+                        }
+                    }
+                });
+            }
+            for round in 0..200u32 {
+                local.put(&handle, "beside", round.to_be_bytes()).await.unwrap();
+                let got = local.get(&handle, "beside").await.unwrap().unwrap();
+                assert_eq!(got, round.to_be_bytes()[..]);
+            }
+            done.set(true);
+        });
+        work.wait().unwrap();
+        let shard = &engine.stats().wait().unwrap().shards[0];
+        assert!(shard.reads_together > 1000, "{} together", shard.reads_together);
+    });
+}

@@ -5,13 +5,15 @@
 mod common;
 
 use common::*;
-use quipu::disk::SimulatedFolder;
 use quipu::disk::simulated::SplitMix64;
+use quipu::disk::{SimulatedFolder, SimulatedOptions};
 use quipu::levels::Commit;
-use quipu::simulation::SimulatedShard;
-use quipu::{Bytes, Directory, Error, Local, LocalScan, LocalSnapshot, Retention, Scan, Snapshot};
+use quipu::simulation::{SimulatedShard, Tuning};
+use quipu::{Bytes, Directory, Error, Local, LocalScan, LocalSnapshot, Options, Retention, Scan, Snapshot};
 use std::collections::VecDeque;
+use std::future::Future;
 use std::ops::{Bound, ControlFlow};
+use std::task::{Context, Waker};
 
 /// A way to read.
 enum View {
@@ -482,4 +484,36 @@ fn dropped_data_goes_for_good() {
             }
         }
     });
+}
+
+/// A read that is kept for the next turn goes where its name leads by then.
+#[test]
+fn a_rename_comes_before_a_read_that_was_kept() {
+    let tuning = Tuning { reads_together_min: 1, ..Tuning::default() };
+    let options = Options::new().shards(1);
+    let mut opening =
+        SimulatedShard::begin_tuned(&SimulatedFolder::new(), SimulatedOptions::default(), &options, tuning)
+            .unwrap();
+    let mut shard = loop {
+        if let Some(opened) = opening.step() {
+            break opened.unwrap();
+        }
+    };
+    let from = shard.engine().directory("a/from").unwrap();
+    let to = shard.engine().directory("a/to").unwrap();
+    // Until commits are far from a carry, and several fit in a turn.
+    for number in 0..250 {
+        shard.run(from.put("other", vec![number; 4000])).unwrap();
+    }
+    shard.settle();
+    shard.run(from.put("key", "before")).unwrap();
+    assert!(!shard.run(shard.local().exists(&to)).unwrap());
+    let local = shard.local();
+    let (kept, alone) = (local.get(&from, "key"), local.get(&to, "key"));
+    let mut kept = std::pin::pin!(kept);
+    assert!(kept.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    drop((shard.rename(&from, &to), local.put(&to, "key", "after")));
+    assert_eq!(shard.run(kept).unwrap(), None, "there is no such directory any more");
+    assert_eq!(shard.run(alone).unwrap().unwrap(), "after");
+    assert!(shard.picture().reads_together >= 2);
 }

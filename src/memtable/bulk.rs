@@ -49,16 +49,15 @@ impl Memtable {
         }
     }
 
-    /// As [`Memtable::get`], for several keys of a directory: tells what it finds, with the key's place among them.
+    /// As [`Memtable::get`], for several keys: tells what it finds, with the key's place among them.
     pub fn get_each<'a>(
         &'a self,
-        directory: DirectoryId,
-        keys: &[&[u8]],
+        keys: &[(DirectoryId, &[u8])],
         at: Commit,
         mut tell: impl FnMut(usize, Entry<'a>),
     ) {
         for (chunk, keys) in keys.chunks(TOGETHER_MAX).enumerate() {
-            let probe = |key| Entry { directory, key, commit: at, value: None };
+            let probe = |&(directory, key)| Entry { directory, key, commit: at, value: None };
             let mut leaves = [self.root; TOGETHER_MAX];
             let leaves = &mut leaves[..keys.len()];
             for _ in 0..self.depth {

@@ -12,7 +12,7 @@ pub(crate) mod cursor;
 pub(crate) mod merge;
 pub(crate) mod pages;
 pub(crate) mod scan;
-mod together;
+pub(crate) mod together;
 pub(crate) mod walk;
 
 pub(crate) use allowance::Allowance;
@@ -23,7 +23,7 @@ use crate::cache::BlockCache;
 use crate::entry::{DirectoryId, Entry};
 use crate::error::Result;
 use crate::levels::Commit;
-use crate::segment::{Found, Segment, key_hash};
+use crate::segment::{Found, Segment, Wanted, key_hash};
 use crate::table::Table;
 use crate::view::{Frame, Source};
 use bytes::Bytes;
@@ -111,7 +111,8 @@ pub(crate) async fn get_many<K: AsRef<[u8]>>(
     let mut values = Vec::with_capacity(keys.len());
     let mut unknown = Vec::new();
     for keys in keys.chunks(GETS_AT_ONCE) {
-        together::get_now(frame, cache, directory, keys, &mut values, &mut unknown);
+        let wanted = keys.iter().map(|key| Wanted::new(directory, key.as_ref()));
+        together::get_now(frame, cache, wanted, &mut values, &mut unknown);
     }
     if !unknown.is_empty() {
         let gets = unknown.iter().map(|&at| get(frame, cache, directory, keys[at].as_ref()));

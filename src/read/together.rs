@@ -3,8 +3,7 @@
 //! See [`Memtable::get_each`](crate::memtable::Memtable::get_each) and [`get_each_now`].
 
 use crate::cache::BlockCache;
-use crate::entry::DirectoryId;
-use crate::segment::{Answered, Segment, Wanted, get_each_now, key_hash};
+use crate::segment::{Answered, Segment, Wanted, get_each_now};
 use crate::table::Table;
 use crate::view::{Frame, Source};
 use bytes::Bytes;
@@ -13,7 +12,6 @@ use bytes::Bytes;
 struct Search<'a> {
     frame: &'a Frame,
     cache: &'a BlockCache,
-    directory: DirectoryId,
     /// The keys that no source has answered so far, and their places among all values.
     open: Vec<Wanted<'a>>,
     places: Vec<usize>,
@@ -22,22 +20,17 @@ struct Search<'a> {
 }
 
 /// Appends the values of keys, in their order; with it, to `unknown`, the places of values that have to be read.
-pub(super) fn get_now<K: AsRef<[u8]>>(
+pub(crate) fn get_now<'a>(
     frame: &Frame,
     cache: &BlockCache,
-    directory: DirectoryId,
-    keys: &[K],
+    wanted: impl ExactSizeIterator<Item = Wanted<'a>>,
     values: &mut Vec<Option<Bytes>>,
     unknown: &mut Vec<usize>,
 ) {
     let first = values.len();
-    values.resize(first + keys.len(), None);
-    let wanted = keys.iter().map(|key| {
-        let key = key.as_ref();
-        Wanted { key, hash: key_hash(directory, key) }
-    });
-    let (open, places) = (wanted.collect(), (first..first + keys.len()).collect());
-    let mut search = Search { frame, cache, directory, open, places, values, unknown };
+    values.resize(first + wanted.len(), None);
+    let (places, open) = ((first..first + wanted.len()).collect(), wanted.collect());
+    let mut search = Search { frame, cache, open, places, values, unknown };
     search.table(&frame.active);
     for source in &frame.view.sources {
         if search.open.is_empty() {
@@ -49,15 +42,15 @@ pub(super) fn get_now<K: AsRef<[u8]>>(
             Source::Segment(segment) => search.segments(|_| Some(segment)),
         }
     }
-    search.segments(|key| frame.view.part_of(directory, key).map(|part| &*part.segment));
+    search.segments(|wanted| frame.view.part_of(wanted.directory, wanted.key).map(|part| &*part.segment));
 }
 
 impl<'a> Search<'a> {
     fn table(&mut self, table: &Table) {
-        let keys: Vec<&[u8]> = self.open.iter().map(|wanted| wanted.key).collect();
+        let keys: Vec<_> = self.open.iter().map(|wanted| (wanted.directory, wanted.key)).collect();
         let mut answered = vec![false; keys.len()];
         table.with(|memtable| {
-            memtable.get_each(self.directory, &keys, self.frame.commit, |number, entry| {
+            memtable.get_each(&keys, self.frame.commit, |number, entry| {
                 answered[number] = true;
                 self.values[self.places[number]] = entry.value.map(Bytes::copy_from_slice);
             });
@@ -67,8 +60,8 @@ impl<'a> Search<'a> {
     }
 
     /// Asks for each key the segment that can hold it, if there is one.
-    fn segments(&mut self, segment_of: impl Fn(&[u8]) -> Option<&'a Segment>) {
-        let answers = get_each_now(self.cache, self.directory, &self.open, self.frame.commit, segment_of);
+    fn segments(&mut self, segment_of: impl Fn(&Wanted<'a>) -> Option<&'a Segment>) {
+        let answers = get_each_now(self.cache, &self.open, self.frame.commit, segment_of);
         let answered: Vec<bool> = answers.iter().map(|answer| *answer != Answered::Absent).collect();
         for (answer, &place) in answers.into_iter().zip(&self.places) {
             match answer {

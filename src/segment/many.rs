@@ -5,6 +5,7 @@
 //! "Improving Hash Join Performance through Prefetching", ICDE 2004: group prefetching).
 
 use super::block::{Block, BlockKind, Target};
+use super::key_hash;
 use super::reader::{Found, Segment, Step};
 use crate::cache::BlockCache;
 use crate::entry::DirectoryId;
@@ -15,9 +16,17 @@ use std::rc::Rc;
 /// A key that is looked for.
 #[derive(Clone, Copy)]
 pub(crate) struct Wanted<'a> {
+    pub(crate) directory: DirectoryId,
     pub(crate) key: &'a [u8],
-    /// [`super::key_hash`] of its directory and it.
-    pub(crate) hash: u64,
+    /// [`key_hash`] of both.
+    hash: u64,
+}
+
+impl<'a> Wanted<'a> {
+    #[inline]
+    pub(crate) fn new(directory: DirectoryId, key: &'a [u8]) -> Self {
+        Wanted { directory, key, hash: key_hash(directory, key) }
+    }
 }
 
 /// What a segment says about a key.
@@ -42,25 +51,24 @@ struct Way<'a> {
     data: Option<Rc<Block>>,
 }
 
-/// As [`Segment::get_now`], for several keys of a directory, each in the segment that is to be asked for it, if there is
-/// one. The answers are in the order of the keys.
+/// As [`Segment::get_now`], for several keys, each in the segment that is to be asked for it, if there is one. The answers are in the order of the keys.
 pub(crate) fn get_each_now<'a>(
     cache: &BlockCache,
-    directory: DirectoryId,
     keys: &[Wanted<'a>],
     at: Commit,
-    segment_of: impl Fn(&[u8]) -> Option<&'a Segment>,
+    segment_of: impl Fn(&Wanted<'a>) -> Option<&'a Segment>,
 ) -> Vec<Answered> {
     let mut answers = vec![Answered::Absent; keys.len()];
     let mut ways = Vec::with_capacity(keys.len());
     for (number, wanted) in keys.iter().enumerate() {
-        let segment = segment_of(wanted.key)
-            .filter(|segment| segment.meta().identity.first <= at && segment.in_range(directory, wanted.key));
+        let segment = segment_of(wanted).filter(|segment| {
+            segment.meta().identity.first <= at && segment.in_range(wanted.directory, wanted.key)
+        });
         let Some(segment) = segment else { continue };
-        match segment.may_have_directory_now(cache, directory) {
+        match segment.may_have_directory_now(cache, wanted.directory) {
             Some(false) => {}
             Some(true) => {
-                let target = Target::new(directory, wanted.key, segment.distance(at));
+                let target = Target::new(wanted.directory, wanted.key, segment.distance(at));
                 ways.push(Way { number, segment, target, above: None, data: None });
             }
             None => answers[number] = Answered::Unknown,

@@ -58,6 +58,12 @@ impl Default for Catalog {
 }
 
 impl Catalog {
+    /// The epoch: within one, a name that leads to a directory leads there.
+    #[inline]
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     /// What is known of a path as of the newest commit.
     #[inline]
     pub(crate) fn look(&mut self, path: &str, hash: u64) -> Known {

@@ -90,6 +90,7 @@ impl Local {
         if let Err(error) = op.check().and_then(|()| self.check(directory)) {
             return LocalCommit::failed(error);
         }
+        self.core.gathering.count();
         let durability = self.core.config.durability;
         match self.core.try_now(std::iter::once(op), durability) {
             Verdict::Wait | Verdict::Unresolved(_) => {
@@ -123,6 +124,7 @@ impl Local {
         if let Err(error) = checked {
             return LocalCommit::failed(error);
         }
+        self.core.gathering.count();
         match self.core.try_now(batch.ops(), durability) {
             Verdict::Wait | Verdict::Unresolved(_) => {
                 let queued = queue_action(&self.core, Action::Batch(batch.copy()), durability);
@@ -156,7 +158,9 @@ impl Local {
         }
     }
 
-    /// The newest value of a key.
+    /// The newest value of a key, as of a moment between the first poll and the answer.
+    ///
+    /// Where the tasks of many commits were woken together, their reads are done together, too, once all of them had their turn.
     ///
     /// # Errors
     ///
@@ -164,6 +168,11 @@ impl Local {
     pub async fn get(&self, directory: &Directory, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
         self.check(directory)?;
         crate::batch::check_key(key.as_ref())?;
+        if let Some(gathered) = self.core.get_gathered(directory.name(), key.as_ref())
+            && let Some(value) = gathered.await
+        {
+            return Ok(value);
+        }
         let frame = self.core.frame();
         self.core.get(&frame, directory.name(), key.as_ref()).await
     }

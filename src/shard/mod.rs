@@ -22,6 +22,7 @@ pub(crate) mod catalog;
 pub(crate) mod compaction;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
+pub(crate) mod gather;
 pub(crate) mod host;
 pub(crate) mod install;
 pub(crate) mod local;
@@ -58,6 +59,7 @@ use crate::stats::Stages;
 use crate::view::Frame;
 use catalog::Catalog;
 use compaction::Compaction;
+use gather::Gathering;
 use install::Installer;
 use local::Spawner;
 use request::ReplyTo;
@@ -96,6 +98,7 @@ pub(crate) struct Core {
     pub(crate) state: RefCell<State>,
     pub(crate) tasks: Tasks,
     pub(crate) snapshots: RefCell<Snapshots>,
+    pub(crate) gathering: Gathering,
     /// What scans may look at in a turn.
     pub(crate) allowance: Rc<Allowance>,
     /// Wakes whoever drives the turns.
@@ -133,6 +136,8 @@ pub(crate) struct State {
     pub(crate) write_by: Option<u64>,
     /// Commits staged when the last turn looked.
     staged_before: usize,
+    /// For so many turns the log write was held back for tasks that were answered just now.
+    held: u32,
 
     // Compaction.
     pub(crate) compaction: Compaction,
@@ -274,13 +279,16 @@ impl Core {
         self.kicked.set(false);
         let completed = self.seen.take() + self.io.pump();
         self.now.set(self.io.now());
+        self.gathering.begin_turn();
         self.acknowledge();
         let sequenced = self.sequence_queue();
-        let wrote = self.write_log();
+        let answered = self.answer_gathered();
+        let wrote = self.write_log(answered > 0);
         if wrote {
             self.io.submit();
         }
-        let active = completed > 0 || sequenced > 0 || wrote || self.staged_moves();
+        let staged = self.staged_moves();
+        let active = completed > 0 || sequenced > 0 || answered > 0 || wrote || staged;
         let compacted = self.compact(!active);
         let woken = self.tasks.poll() || self.allowance.is_awaited();
         if self.state.borrow().closing.is_some() && self.try_close() {
@@ -312,7 +320,9 @@ impl Core {
                     state.log_starts.pop_front();
                     state.stages.log_write.saturating_record(now.saturating_sub(started).max(1));
                 }
-                state.waiters.durable(durable, now, self.config.shard, &mut state.stages.acknowledged);
+                let tasks =
+                    state.waiters.durable(durable, now, self.config.shard, &mut state.stages.acknowledged);
+                self.gathering.expect(tasks);
                 probes::log_acknowledged(self.config.shard, durable);
             }
             Err(error) => self.poison(state, error),
@@ -343,13 +353,13 @@ impl Core {
         std::mem::replace(&mut state.staged_before, staged) < staged
     }
 
-    /// Starts log writes, if it is time.
+    /// Starts log writes, if it is time. `more` says that tasks were given what they read, and may come with commits.
     ///
     /// Group commit clocks itself. What comes while tasks are still running and writes are in flight makes the
     /// next group, which is written once two of three hold: nothing more comes (a turn in which nothing was staged),
     /// no write is in flight, and it has a few pages. A write costs the processor as much whatever its size: small
     /// ones beside one another would take it from the commits that they carry.
-    fn write_log(&self) -> bool {
+    fn write_log(&self, more: bool) -> bool {
         let now = self.now();
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
@@ -359,7 +369,9 @@ impl Core {
         }
         let due = state.write_by.is_some_and(|by| by <= now) || state.closing.is_some();
         let urgent = state.urgent > state.log.started();
-        let settled = records == state.staged_before;
+        let held = more && state.held < HELD_TURNS_MAX;
+        state.held += u32::from(held);
+        let settled = records == state.staged_before && !held;
         let full = bytes >= self.config.group_bytes / 2;
         let quiet = state.log.in_flight() == 0;
         let enough = bytes >= GROUP_BYTES_ENOUGH;
@@ -373,6 +385,7 @@ impl Core {
         if started == 0 {
             return false;
         }
+        state.held = 0;
         let records = state.log.stats().records - before.records;
         probes::log_write_started(self.config.shard, state.log.started(), records, started);
         state.stages.group.saturating_record(records / started as u64);
@@ -477,6 +490,9 @@ impl Core {
 
 /// This much is enough to start a log write while more is coming, or beside another.
 const GROUP_BYTES_ENOUGH: usize = 16 * 1024;
+
+/// For so many turns a log write is held back for tasks that read.
+const HELD_TURNS_MAX: u32 = 8;
 
 /// The number under which the catalog keeps the directories of the top level.
 pub(crate) const TOP: u64 = 0;

@@ -11,6 +11,7 @@
 //! No segment is read: opening takes time in proportion to the log.
 
 use super::compaction::Compaction;
+use super::gather::Gathering;
 use super::install::{
     FACT_BASE, FACT_DURABLE, FACT_HISTORY, FACT_SCHEDULE, Installer, decode_base, decode_durable,
     decode_history, decode_role, encode_history, encode_role,
@@ -135,6 +136,7 @@ impl Core {
             write_by: None,
             shortage_tried: false,
             staged_before: 0,
+            held: 0,
             compaction: Compaction::new(),
             installer: Installer::new(manifest),
             leftovers: VecDeque::new(),
@@ -156,6 +158,7 @@ impl Core {
             state: RefCell::new(state),
             tasks: Default::default(),
             snapshots: Default::default(),
+            gathering: Gathering::default(),
             allowance: Allowance::new(),
             driver: RefCell::default(),
             spawner: RefCell::default(),

@@ -91,6 +91,7 @@ impl Core {
             cache_bytes: self.cache.bytes(),
             wakes_sent: 0,
             wakes_saved: 0,
+            reads_together: self.gathering.done(),
             reads: disk.reads,
             read_bytes: disk.read_bytes,
             io_kind: self.io.kind(),

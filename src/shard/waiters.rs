@@ -75,18 +75,19 @@ impl Waiters {
         self.barriers.push((commit, who));
     }
 
-    /// Everything up to a commit is durable.
+    /// Everything up to a commit is durable. Answers how many tasks were woken.
     pub(crate) fn durable(
         &mut self,
         durable: Commit,
         now: u64,
         shard: u16,
         acknowledged: &mut Histogram<u64>,
-    ) {
+    ) -> usize {
         let mut commit = self.durable;
         let count = (durable.0 - commit.0) as usize;
         self.durable = durable;
         let (mut run, mut run_at) = (0, 0);
+        let mut tasks = 0;
         for (waiter, at) in self.queue.drain(..count.min(self.queue.len())) {
             commit = commit.next();
             // Commits of one turn have one time: count them together.
@@ -97,7 +98,10 @@ impl Waiters {
             (run, run_at) = (run + 1, at);
             match waiter {
                 Waiter::Nobody => {}
-                Waiter::Task(waker) => waker.wake(),
+                Waiter::Task(waker) => {
+                    tasks += 1;
+                    waker.wake();
+                }
                 Waiter::Client(reply) => {
                     // The client may have stopped waiting.
                     let _ = reply.send(Ok(CommitId { shard, number: commit }));
@@ -110,6 +114,7 @@ impl Waiters {
         for (_, who) in self.barriers.extract_if(.., |(commit, _)| *commit <= durable) {
             let _ = who.send(Ok(()));
         }
+        tasks
     }
 
     /// None of those who wait will get what they wait for. Tasks look at the shard's state when woken.

@@ -292,6 +292,8 @@ impl World<'_> {
         let least = self.newest();
         let at = match &source {
             Source::Held(held) => Some(held.commit()),
+            // It may be done together with others, a turn later.
+            Source::Local(_) if matches!(what, What::Get(..)) => None,
             // It begins at once.
             Source::Local(_) => Some(least),
             Source::Remote => None,

@@ -18,9 +18,13 @@ use quipu::levels::{Commit, History};
 use quipu::simulation::{SimulatedShard, Tuning};
 use quipu::{Bytes, Directory, Options, Result, Retention};
 
-/// Files far smaller than users can ask for, so that there are many.
-pub(crate) const TUNING: Tuning =
-    Tuning { manifest_bytes: 32 << 10, part_bytes: Some(8 << 10), removal_piece_bytes: 4 << 10 };
+/// Files far smaller than users can ask for, so that there are many; and reads that are kept where nobody else is expected.
+pub(crate) const TUNING: Tuning = Tuning {
+    manifest_bytes: 32 << 10,
+    part_bytes: Some(8 << 10),
+    removal_piece_bytes: 4 << 10,
+    reads_together_min: 1,
+};
 
 /// More steps than any opening takes.
 const STEPS_MAX: u64 = 1_000_000;
@@ -75,6 +79,7 @@ impl World<'_> {
             End::Kill => "end: process ends",
             End::Close | End::ClosePower => "end: closed",
         });
+        self.coverage.add("read: together with others", picture.reads_together);
         if matches!(end, End::Power | End::Kill) && !picture.carries.is_empty() {
             self.coverage.hit("end: during compaction");
         }
