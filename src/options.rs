@@ -94,7 +94,7 @@ impl Default for Options {
             log_depth: 4,
             group_bytes: 256 << 10,
             mailbox: 8192,
-            linger: Duration::from_micros(100),
+            linger: Duration::from_micros(200),
         }
     }
 }
@@ -226,7 +226,7 @@ impl Options {
     }
 
     /// For how long a shard with nothing to do looks for requests and for the end of its disk operations, and a thread that
-    /// waits for what a shard reads or buffers looks for its answer, before they sleep (default: 100 us; zero: not at
+    /// waits for what a shard reads or buffers looks for its answer, before they sleep (default: 200 us; zero: not at
     /// all; at most [`limits::LINGER_MAX`]). They give way to whatever else wants the core, on-core tasks included, and leave it out
     /// for a while where it was in vain.
     ///

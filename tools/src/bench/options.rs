@@ -177,7 +177,7 @@ pub(crate) struct BenchOptions {
     /// Log writes that a shard has in flight at most
     #[arg(long, value_name = "N", help_heading = "Engine")]
     pub(crate) log_depth: Option<usize>,
-    /// For how long shards and threads look for what they wait for before they sleep [default: 100us]
+    /// For how long shards and threads look for what they wait for before they sleep [default: 200us]
     #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Engine")]
     #[serde(serialize_with = "as_seconds_if")]
     pub(crate) linger: Option<Duration>,
