@@ -14,7 +14,7 @@
 //! | `log_durable` | shard, commit | all commits up to this one are durable; who waits for them is answered next |
 //! | `log_acknowledged` | shard, commit | they have been answered |
 //! | `get_begun`, `get_ended` | shard; shard, found | around a point read, waits for blocks included |
-//! | `gets_together` | shard, reads | so many point reads of on-core tasks were done together |
+//! | `gets_together` | shard, reads | so many point reads of on-core tasks were done together; those do not fire the two above |
 //! | `block_read_started`, `block_read_ended` | offset in the file, bytes | around a read of blocks that no cache held |
 //! | `carry_due` | shard, level, commit, bytes | a commit made a carry due |
 //! | `carry_begun` | shard, first commit, last commit, bytes | its merge (or that of a spill) begins |

@@ -66,7 +66,7 @@ pub struct ShardStats {
     pub wakes_sent: u64,
     /// Wakes saved because the shard was awake.
     pub wakes_saved: u64,
-    /// Point reads of on-core tasks that were done together with others.
+    /// Point reads of on-core tasks that were kept for the next turn, to be done together.
     pub reads_together: u64,
     /// Reads from the disk.
     pub reads: u64,

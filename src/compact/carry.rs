@@ -90,13 +90,12 @@ async fn pour(
         if context.throttle.is_used_up() {
             context.throttle.pause().await;
         }
-        let bytes = work_of(&entry);
         let (mut full, warm) = (false, merge.is_warm());
         sift.push(&entry, dead, |entry| full |= output.add(entry, warm));
+        context.throttle.spend(work_of(&entry));
         if full {
             output.flush().await?;
         }
-        context.throttle.spend(bytes);
         if !merge.step() {
             merge.advance().await?;
         }

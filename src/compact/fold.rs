@@ -199,9 +199,6 @@ impl Folding<'_> {
                 if !tile.ends_above(entry.directory, entry.key) {
                     break;
                 }
-                if self.context.throttle.is_used_up() {
-                    self.context.throttle.pause().await;
-                }
                 // A part ends between two keys.
                 if output.bytes() >= self.context.part_bytes && !sift.is_at(&entry) {
                     let high = FullKey { directory: entry.directory, key: entry.key.into() };
@@ -209,13 +206,15 @@ impl Folding<'_> {
                     output = self.create().await?;
                     low = high;
                 }
+                if self.context.throttle.is_used_up() {
+                    self.context.throttle.pause().await;
+                }
                 let (mut full, warm) = (false, merge.is_warm());
                 sift.push(&entry, self.dead, |entry| full |= output.add(entry, warm));
-                let bytes = work_of(&entry);
+                self.context.throttle.spend(work_of(&entry));
                 if full {
                     output.flush().await?;
                 }
-                self.context.throttle.spend(bytes);
                 if !merge.step() {
                     merge.advance().await?;
                 }

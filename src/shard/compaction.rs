@@ -357,9 +357,9 @@ impl State {
 }
 
 impl Core {
-    /// One slice of compaction, and installing what is ready. With `idle`, ahead of time. Answers whether there
-    /// is more to do at once.
-    pub(super) fn compact(self: &Rc<Self>, idle: bool) -> bool {
+    /// One slice of compaction, and installing what is ready. With `idle`, ahead of time; where tasks on the core are reading, for half
+    /// of the time. Answers whether there is more to do at once.
+    pub(super) fn compact(self: &Rc<Self>, idle: bool, reading: bool) -> bool {
         if self.state.borrow().poisoned.is_some() {
             return false;
         }
@@ -367,7 +367,7 @@ impl Core {
             self.begin_due();
             self.spill_under_pressure();
         }
-        let worked = self.slice(idle);
+        let worked = self.slice(idle, reading);
         let collected = self.collect();
         let installed = match self.install() {
             Ok(installed) => installed,
@@ -547,7 +547,7 @@ impl Core {
     }
 
     /// Grants a slice to the job that needs it most, what that leaves to the others, and polls all. Answers whether more is owed.
-    fn slice(self: &Rc<Self>, idle: bool) -> bool {
+    fn slice(self: &Rc<Self>, idle: bool, reading: bool) -> bool {
         let mut jobs = {
             let mut state = self.state.borrow_mut();
             if state.compaction.jobs.is_empty() {
@@ -561,7 +561,8 @@ impl Core {
             let state = self.state.borrow();
             let hurry = state.log_beyond(LOG_HURRY) || !state.queue.is_empty();
             let bytes = state.compaction.pace.owed_bytes(state.tip.schedule.at);
-            let pauses = !idle && (state.compaction.pause_until > started || state.writes_soon());
+            let pauses =
+                (!idle || reading) && (state.compaction.pause_until > started || state.writes_soon());
             let owed = hurry || bytes > OWED_LEFT || (bytes > 0 && !pauses);
             (owed, bytes > 0 && !owed, state.compaction.pace.next())
         };
@@ -573,7 +574,7 @@ impl Core {
         let chosen = spill.or_else(carry).or_else(|| jobs.iter().position(|job| job.work.is_some()));
         let ahead = || {
             let state = self.state.borrow();
-            let at_rest = state.log.in_flight() == 0 && state.log.staged().0 == 0;
+            let at_rest = !reading && state.log.in_flight() == 0 && state.log.staged().0 == 0;
             idle && (at_rest || state.compaction.pause_until <= started)
         };
         let granted = chosen.filter(|_| spill.is_some() || owed || ahead());

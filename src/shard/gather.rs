@@ -2,10 +2,10 @@
 //!
 //! A read alone waits for memory again and again; several that go step by step wait for all of their lines at once
 //! ([`together`]). The end of a log write wakes many tasks, and each of them comes back with its next read or commit. So
-//! while [`GATHERED_MIN`] or more are expected, reads of the newest commit are kept: the turn that comes once those
-//! tasks have run answers them, and holds back the log write for what
-//! they do next, for a few turns. Where fewer are expected, a read is
-//! done at once.
+//! where [`GATHERED_MIN`] or more have come or are expected, reads of the newest commit are kept. The next turn, before which
+//! those tasks have run (or the first few dozen of them), answers them, and holds back the log write for what they do next,
+//! for a few turns. Where fewer are expected, a read is done at once; so is one of a name that is not known to lead
+//! to a directory.
 //!
 //! Which reads are kept follows from what was woken and what came alone, never from a clock.
 
@@ -20,13 +20,17 @@ use bytes::Bytes;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-/// Reads are kept while so many are kept already or expected. Fewer gain less than the other poll of their tasks costs.
+/// Reads are kept where, with the one that has come, so many are kept already or expected. Fewer gain less than the other poll of
+/// their tasks costs.
 pub(crate) const GATHERED_MIN: usize = 8;
-/// The most reads that are kept.
-const GATHERED_MAX: usize = 256;
+/// The most reads that are kept, and so are done in a turn; about as many tasks as tokio polls between two turns.
+const GATHERED_MAX: usize = 64;
+/// More tasks are not expected.
+const EXPECTED_MAX: usize = 4096;
 
 /// See the module's text.
 pub(crate) struct Gathering {
@@ -37,7 +41,7 @@ pub(crate) struct Gathering {
     /// Reads and commits since the last turn.
     came: Cell<usize>,
     kept: RefCell<Kept>,
-    /// Reads that were done together with others.
+    /// Reads that were kept, and done.
     done: Cell<u64>,
 }
 
@@ -55,8 +59,8 @@ struct Read {
     /// Where its name led in an epoch of the catalog.
     directory: DirectoryId,
     epoch: u64,
-    /// Where its key ends.
-    key_end: usize,
+    /// Where its key lies.
+    key: Range<usize>,
     place: usize,
 }
 
@@ -83,20 +87,20 @@ impl Default for Gathering {
 }
 
 impl Gathering {
-    /// Reads are kept while so many are kept already or expected.
+    /// See [`GATHERED_MIN`].
     pub(crate) fn set_min(&self, reads: usize) {
         self.min.set(reads);
     }
 
-    /// How many reads were done together with others.
+    /// How many reads were kept, and done.
     pub(crate) fn done(&self) -> u64 {
         self.done.get()
     }
 
-    /// So many tasks were woken.
+    /// So many tasks were woken; one that waits for several commits counts as many times.
     #[inline]
     pub(super) fn expect(&self, tasks: usize) {
-        self.expected.set(self.expected.get() + tasks);
+        self.expected.set((self.expected.get() + tasks).min(EXPECTED_MAX));
     }
 
     /// A task has come, with a read or a commit.
@@ -113,9 +117,10 @@ impl Gathering {
         kept < GATHERED_MAX && kept + self.expected.get() + 1 >= self.min.get()
     }
 
-    /// A turn begins. Tasks that had their turn and did not come are not expected any more.
+    /// A turn begins. Where so few have come that keeping reads does not pay, the others are not expected any more: a task may have
+    /// waited for many commits, or have gone on to something else.
     pub(super) fn begin_turn(&self) {
-        if self.came.take() == 0 {
+        if self.came.take() < self.min.get() {
             self.expected.set(0);
         }
     }
@@ -138,48 +143,51 @@ impl Core {
         let epoch = catalog.epoch();
         let mut kept = self.gathering.kept.borrow_mut();
         let kept = &mut *kept;
+        let start = kept.keys.len();
         kept.keys.extend_from_slice(key);
         let place = kept.places.insert(Place::Waiting(Waker::noop().clone()));
-        kept.reads.push(Read { directory, epoch, key_end: kept.keys.len(), place });
+        kept.reads.push(Read { directory, epoch, key: start..kept.keys.len(), place });
         self.kick();
         Some(Gathered { core: self, place })
     }
 
-    /// Does the reads that were kept, and wakes those who wait for them. Answers how many.
+    /// Does the reads that were kept, and wakes the tasks that wait for them. Answers how many.
     pub(super) fn answer_gathered(&self) -> usize {
         let mut kept = self.gathering.kept.borrow_mut();
-        let count = kept.reads.len();
-        if count == 0 {
+        if kept.reads.is_empty() {
             return 0;
         }
         let epoch = self.state.borrow().catalog.epoch();
         let Kept { reads, keys, places, values } = &mut *kept;
-        let mut start = 0;
-        let wanted = reads.iter().map(|read| {
-            let key = &keys[std::mem::replace(&mut start, read.key_end)..read.key_end];
-            Wanted::new(read.directory, key)
+        reads.retain(|read| {
+            let waits = matches!(places[read.place], Place::Waiting(_));
+            if !waits {
+                places.remove(read.place);
+            }
+            waits
         });
+        let wanted = reads.iter().map(|read| Wanted::new(read.directory, &keys[read.key.clone()]));
         let mut unknown = Vec::new();
         together::get_now(&self.frame(), &self.cache, wanted, values, &mut unknown);
         unknown.sort_unstable();
         let mut unknown = unknown.into_iter().peekable();
-        let mut woken = Vec::with_capacity(count);
+        let mut woken = Vec::with_capacity(reads.len());
         for (number, (read, value)) in reads.drain(..).zip(values.drain(..)).enumerate() {
             let answer = match unknown.next_if_eq(&number) {
                 Some(_) => Place::Alone,
                 None if read.epoch != epoch => Place::Alone,
                 None => Place::Answered(value),
             };
-            match std::mem::replace(&mut places[read.place], answer) {
-                Place::Waiting(waker) => woken.push(waker),
-                _ => drop(places.remove(read.place)),
+            if let Place::Waiting(waker) = std::mem::replace(&mut places[read.place], answer) {
+                woken.push(waker);
             }
         }
         keys.clear();
         drop(kept);
+        let count = woken.len();
         probes::gets_together(self.config.shard, count);
         self.gathering.done.update(|done| done + count as u64);
-        self.gathering.expect(woken.len());
+        self.gathering.expect(count);
         woken.into_iter().for_each(Waker::wake);
         count
     }
@@ -197,8 +205,12 @@ impl Future for Gathered<'_> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut kept = self.core.gathering.kept.borrow_mut();
         match &mut kept.places[self.place] {
+            Place::Waiting(waker) if waker.will_wake(cx.waker()) => Poll::Pending,
             Place::Waiting(waker) => {
-                waker.clone_from(cx.waker());
+                let old = std::mem::replace(waker, cx.waker().clone());
+                // What a waker drops may be another read.
+                drop(kept);
+                drop(old);
                 Poll::Pending
             }
             Place::Answered(value) => Poll::Ready(Some(value.take())),
@@ -218,5 +230,38 @@ impl Drop for Gathered<'_> {
             kept.places.remove(self.place)
         };
         drop(kept);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A read that comes; whether it is kept.
+    fn comes(gathering: &Gathering) -> bool {
+        gathering.count();
+        gathering.keeps()
+    }
+
+    #[test]
+    fn reads_are_kept_while_many_are_expected() {
+        let gathering = Gathering::default();
+        assert!(!comes(&gathering), "nobody was woken");
+        gathering.begin_turn();
+        gathering.expect(GATHERED_MIN);
+        assert!(comes(&gathering), "the others may come, too");
+        gathering.count();
+        assert!(!comes(&gathering), "too few are left");
+    }
+
+    /// Whoever was woken may have ended, or one task may have waited for all.
+    #[test]
+    fn who_does_not_come_is_not_waited_for_again_and_again() {
+        let gathering = Gathering::default();
+        gathering.expect(100);
+        assert!(comes(&gathering));
+        gathering.begin_turn();
+        gathering.expect(1);
+        assert!(!comes(&gathering));
     }
 }

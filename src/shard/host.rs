@@ -383,7 +383,7 @@ async fn drive(
         let patience = core.patience();
         // With many on other threads that wait for a log write, the core's time is worth more than theirs. Nor does it look where the
         // clock ends that.
-        let looks = (patience == 1 || core.has_tasks())
+        let looks = (patience == 1 || core.is_waited_for_here())
             && until.is_none_or(|at| at > core.now() + linger.as_nanos() as u64);
         if looks {
             let awaited = if core.io.in_flight() > 0 { Awaited::Disk } else { Awaited::Mail };

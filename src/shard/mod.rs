@@ -10,10 +10,11 @@
 //! 1. submit and collect disk operations;
 //! 2. take the log's durable prefix and acknowledge the commits in it (`acknowledge`);
 //! 3. sequence commits that wait, as room and pace allow (`sequence`);
-//! 4. start log writes (`write_log`), and hand them to the disk: it works while this core compacts;
-//! 5. one slice of compaction, if one is owed or there is nothing else to do (`compaction`);
-//! 6. tasks: reads that wait for the disk, scans, paths being resolved;
-//! 7. submit again.
+//! 4. do the reads that on-core tasks have left to this turn ([`gather`]);
+//! 5. start log writes (`write_log`), and hand them to the disk: it works while this core compacts;
+//! 6. one slice of compaction, if one is owed or there is nothing else to do (`compaction`);
+//! 7. tasks: reads that wait for the disk, scans, paths being resolved;
+//! 8. submit again.
 //!
 //! Promises: a turn takes bounded time; commits are sequenced in the order in which they arrive; nothing here
 //! blocks.
@@ -288,8 +289,8 @@ impl Core {
             self.io.submit();
         }
         let staged = self.staged_moves();
-        let active = completed > 0 || sequenced > 0 || answered > 0 || wrote || staged;
-        let compacted = self.compact(!active);
+        let active = completed > 0 || sequenced > 0 || wrote || staged;
+        let compacted = self.compact(!active, answered > 0);
         let woken = self.tasks.poll() || self.allowance.is_awaited();
         if self.state.borrow().closing.is_some() && self.try_close() {
             return Turn::Closed;
@@ -298,7 +299,7 @@ impl Core {
         let took = self.io.now().saturating_sub(self.now());
         self.state.borrow_mut().stages.turn.saturating_record(took.max(1));
         probes::turn_ended(self.config.shard, took);
-        if active || compacted || woken || late > 0 || self.kicked.get() {
+        if active || answered > 0 || compacted || woken || late > 0 || self.kicked.get() {
             Turn::Busy
         } else {
             Turn::Idle(self.next_deadline())
@@ -358,7 +359,8 @@ impl Core {
     /// Group commit clocks itself. What comes while tasks are still running and writes are in flight makes the
     /// next group, which is written once two of three hold: nothing more comes (a turn in which nothing was staged),
     /// no write is in flight, and it has a few pages. A write costs the processor as much whatever its size: small
-    /// ones beside one another would take it from the commits that they carry.
+    /// ones beside one another would take it from the commits that they carry. While tasks come back from reads, a turn in which
+    /// nothing was staged does not say that nothing more comes, but only [`HELD_TURNS_MAX`] times.
     fn write_log(&self, more: bool) -> bool {
         let now = self.now();
         let mut state = self.state.borrow_mut();
@@ -369,15 +371,18 @@ impl Core {
         }
         let due = state.write_by.is_some_and(|by| by <= now) || state.closing.is_some();
         let urgent = state.urgent > state.log.started();
-        let held = more && state.held < HELD_TURNS_MAX;
-        state.held += u32::from(held);
-        let settled = records == state.staged_before && !held;
+        let settled = records == state.staged_before;
         let full = bytes >= self.config.group_bytes / 2;
         let quiet = state.log.in_flight() == 0;
         let enough = bytes >= GROUP_BYTES_ENOUGH;
         let ripe = (settled && (quiet || enough)) || (quiet && enough);
         let start = due || full || (urgent && ripe);
         if !start {
+            return false;
+        }
+        let must = due || full || (quiet && enough);
+        if more && !must && state.held < HELD_TURNS_MAX {
+            state.held += 1;
             return false;
         }
         let before = state.log.stats();
@@ -406,6 +411,12 @@ impl Core {
     pub(crate) fn patience(&self) -> usize {
         let state = self.state.borrow();
         if state.log.in_flight() > 0 { (state.waiters.len() / 2).max(1) } else { 1 }
+    }
+
+    /// Whether those who wait for commits are, for the greater part, tasks on this core.
+    pub(crate) fn is_waited_for_here(&self) -> bool {
+        let state = self.state.borrow();
+        self.has_tasks() && state.waiters.clients() * 2 <= state.waiters.len()
     }
 
     /// When the next thing is due by the clock.

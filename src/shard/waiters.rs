@@ -25,6 +25,8 @@ pub(crate) struct Waiters {
     durable: Commit,
     /// Those of the commits after it, each with the time when it was sequenced.
     queue: VecDeque<(Waiter, u64)>,
+    /// How many of those are clients on other threads.
+    clients: usize,
     /// Barriers: those who wait for a commit beside the one whose commit it is.
     barriers: Vec<(Commit, ReplyTo<()>)>,
 }
@@ -45,6 +47,11 @@ impl Waiters {
         self.queue.len()
     }
 
+    /// How many of those are waited for by clients on other threads.
+    pub(crate) fn clients(&self) -> usize {
+        self.clients
+    }
+
     /// A commit was sequenced.
     #[inline]
     pub(crate) fn sequenced(&mut self, now: u64) {
@@ -56,6 +63,7 @@ impl Waiters {
         let at = (commit.0 - self.durable.0 - 1) as usize;
         if let Some((waiter, _)) = self.queue.get_mut(at) {
             *waiter = Waiter::Client(reply);
+            self.clients += 1;
         }
     }
 
@@ -103,6 +111,7 @@ impl Waiters {
                     waker.wake();
                 }
                 Waiter::Client(reply) => {
+                    self.clients -= 1;
                     // The client may have stopped waiting.
                     let _ = reply.send(Ok(CommitId { shard, number: commit }));
                 }
@@ -126,6 +135,7 @@ impl Waiters {
                 Waiter::Client(reply) => drop(reply.send(Err(error.clone()))),
             }
         }
+        self.clients = 0;
         for (_, who) in self.barriers.drain(..) {
             let _ = who.send(Err(error.clone()));
         }

@@ -263,7 +263,10 @@ impl World<'_> {
             (disk, background) = (calm_disk(), Background::default());
         }
         self.injector.borrow_mut().session(background, random.next_u64());
-        match SimulatedShard::begin_tuned(&self.folder, disk, options, TUNING) {
+        // Few tasks are awake together here, so mostly each read is kept; in other sessions only some are, or hardly any.
+        let reads_together_min = [1, 1, 2, 8][disk.seed as usize % 4];
+        let tuning = Tuning { reads_together_min, ..TUNING };
+        match SimulatedShard::begin_tuned(&self.folder, disk, options, tuning) {
             Ok(opening) => opening,
             Err(error) => panic!("the options are good: {error}"),
         }
