@@ -2,7 +2,7 @@
 //!
 //! A read alone waits for memory again and again; several that go step by step wait for all of their lines at once
 //! ([`together`]). The end of a log write wakes many tasks, and each of them comes back with its next read or commit. So
-//! where [`GATHERED_MIN`] or more have come or are expected, reads of the newest commit are kept. The next turn, before which
+//! where [`GATHERED_MIN`] or more have come or are expected (and no more than [`GATHERED_MAX`]), reads of the newest commit are kept. The next turn, before which
 //! those tasks have run (or the first few dozen of them), answers them, and holds back the log write for what they do next,
 //! for a few turns. Where fewer are expected, a read is done at once; so is one of a name that is not known to lead
 //! to a directory.
@@ -29,8 +29,8 @@ use std::task::{Context, Poll, Waker};
 pub(crate) const GATHERED_MIN: usize = 8;
 /// The most reads that are kept, and so are done in a turn; about as many tasks as tokio polls between two turns.
 const GATHERED_MAX: usize = 64;
-/// More tasks are not expected.
-const EXPECTED_MAX: usize = 4096;
+/// So many tasks are expected that none reads together with others: once woken again, it would wait for all of them.
+const TOO_MANY: usize = usize::MAX;
 
 /// See the module's text.
 pub(crate) struct Gathering {
@@ -100,21 +100,25 @@ impl Gathering {
     /// So many tasks were woken; one that waits for several commits counts as many times.
     #[inline]
     pub(super) fn expect(&self, tasks: usize) {
-        self.expected.set((self.expected.get() + tasks).min(EXPECTED_MAX));
+        let expected = self.expected.get().saturating_add(tasks);
+        self.expected.set(if expected > GATHERED_MAX { TOO_MANY } else { expected });
     }
 
     /// A task has come, with a read or a commit.
     #[inline]
     pub(super) fn count(&self) {
         self.came.set(self.came.get() + 1);
-        self.expected.set(self.expected.get().saturating_sub(1));
+        let expected = self.expected.get();
+        if expected != TOO_MANY {
+            self.expected.set(expected.saturating_sub(1));
+        }
     }
 
     /// Whether a read that came just now is to be kept.
     #[inline]
     fn keeps(&self) -> bool {
-        let kept = self.kept.borrow().reads.len();
-        kept < GATHERED_MAX && kept + self.expected.get() + 1 >= self.min.get()
+        let (kept, expected) = (self.kept.borrow().reads.len(), self.expected.get());
+        kept < GATHERED_MAX && expected != TOO_MANY && kept + expected + 1 >= self.min.get()
     }
 
     /// A turn begins. Where so few have come that keeping reads does not pay, the others are not expected any more: a task may have
@@ -252,13 +256,15 @@ mod tests {
         assert!(comes(&gathering), "the others may come, too");
         gathering.count();
         assert!(!comes(&gathering), "too few are left");
+        gathering.expect(GATHERED_MAX + 2);
+        assert!(!comes(&gathering), "it would wait for all of them");
     }
 
     /// Whoever was woken may have ended, or one task may have waited for all.
     #[test]
     fn who_does_not_come_is_not_waited_for_again_and_again() {
         let gathering = Gathering::default();
-        gathering.expect(100);
+        gathering.expect(50);
         assert!(comes(&gathering));
         gathering.begin_turn();
         gathering.expect(1);
