@@ -454,7 +454,7 @@ fn tasks_talk_to_other_threads() {
 #[test]
 fn reads_of_many_tasks_give_what_each_has_committed() {
     on_each_io(|engine, directory| {
-        const TASKS: u32 = 100;
+        const TASKS: u32 = 40;
         let handle = directory.clone();
         let work = engine.run_on(directory, async move |local: Local| {
             let other = local.directory("a/c").unwrap();
