@@ -2,10 +2,10 @@
 //!
 //! A read alone waits for memory again and again; several that go step by step wait for all of their lines at once
 //! ([`together`]). The end of a log write wakes many tasks, and each of them comes back with its next read or commit. So
-//! where [`GATHERED_MIN`] or more have come or are expected (and no more than [`GATHERED_MAX`]), reads of the newest commit are kept. The next turn, before which
-//! those tasks have run (or the first few dozen of them), answers them, and holds back the log write for what they do next,
-//! for a few turns. Where fewer are expected, a read is done at once; so is one of a name that is not known to lead
-//! to a directory.
+//! where [`GATHERED_MIN`] or more have come or are expected (and no more than [`GATHERED_MAX`]), reads of the newest
+//! commit are kept. The next turn, before which those tasks have run, answers them, and holds back the log write for what
+//! they do next, for a few turns. Where fewer are expected, a read is done at once; so is one of a name that is not known
+//! to lead to a directory.
 //!
 //! Which reads are kept follows from what was woken and what came alone, never from a clock.
 
