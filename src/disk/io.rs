@@ -8,7 +8,7 @@ use super::removals::Removals;
 use super::{Completion, Disk, DiskStats, FileId, IoBuf, Op, OpenHow, Outcome};
 use slab::Slab;
 use std::cell::RefCell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::Result;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
@@ -93,6 +93,17 @@ impl Io {
         if let Some(op) = inner.removals.push(name, bytes, open) {
             inner.queue(Slot::Removal, op);
         }
+    }
+
+    /// Removes what is still to be removed, each file in one piece, and ends when that is done. To be polled after every
+    /// [`Io::pump`]; for the end of a shard, where nothing waits for the device any more.
+    pub(crate) async fn removed(&self) {
+        self.set_removal_piece(u64::MAX);
+        let is_done = |_: &mut Context<'_>| match self.inner.borrow().removals.is_empty() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        };
+        poll_fn(is_done).await;
     }
 
     /// Sets how many bytes of a file are given back at once.

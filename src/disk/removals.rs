@@ -52,6 +52,11 @@ impl Removals {
         if self.step.is_some() { None } else { self.begin() }
     }
 
+    /// Whether nothing is on its way out.
+    pub(super) fn is_empty(&self) -> bool {
+        self.step.is_none()
+    }
+
     /// What follows what has just completed.
     pub(super) fn next(&mut self, result: Result<Outcome>) -> Option<Op> {
         match (self.step.take()?, result) {

@@ -508,7 +508,8 @@ impl Engine {
     }
 
     /// Closes the engine: finishes what was sent, makes everything durable, ends the threads. On-core tasks
-    /// that still run are dropped. Other handles answer [`Error::Closed`] from then on.
+    /// that still run are dropped, carries that are not done are given up until the next opening, and files that nothing
+    /// refers to any more are removed. Other handles answer [`Error::Closed`] from then on.
     ///
     /// # Errors
     ///

@@ -144,8 +144,10 @@ pub(crate) struct Compaction {
     /// Work was given up since what is loose was last removed.
     untidy: bool,
     /// Removes what a failure left loose, before anything is tried again.
-    tidying: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    tidying: Option<Tidying>,
 }
+
+type Tidying = Pin<Box<dyn Future<Output = ()>>>;
 
 impl Compaction {
     pub(crate) fn new() -> Self {
@@ -219,12 +221,23 @@ impl Compaction {
         self.recovered();
     }
 
-    /// Goes on removing what is loose. Answers whether nothing is any more. Nothing must be in flight.
-    fn tidy(&mut self, io: &Io) -> bool {
-        let tidying = self.tidying.get_or_insert_with(|| {
+    /// The removal of all that is loose: what goes on, or a new one. Nothing must be in flight.
+    fn tidying(&mut self, io: &Io) -> &mut Tidying {
+        self.tidying.get_or_insert_with(|| {
             let (io, loose) = (io.clone(), self.loose.clone());
             Box::pin(async move { loose.remove_all(&io).await })
-        });
+        })
+    }
+
+    /// Removes what abandoned work has left behind, for the end.
+    pub(crate) async fn tidied(&mut self, io: &Io) {
+        self.tidying(io).await;
+        self.tidying = None;
+    }
+
+    /// Goes on removing what is loose. Answers whether nothing is any more. Nothing must be in flight.
+    fn tidy(&mut self, io: &Io) -> bool {
+        let tidying = self.tidying(io);
         let tidy = tidying.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop())).is_ready();
         if tidy {
             self.tidying = None;

@@ -462,8 +462,8 @@ impl Core {
         }
     }
 
-    /// The last acts of a closed shard, after its last turn, when no task uses it any more: whoever still waits
-    /// is told, and the log is sealed.
+    /// The last acts of a closed shard, after its last turn, when no task uses it any more: whoever still waits is told, the
+    /// log is sealed, and files that nothing refers to are removed.
     // No one else borrows the state by then.
     #[allow(clippy::await_holding_refcell_ref)]
     pub(crate) async fn finish(&self) {
@@ -484,6 +484,11 @@ impl Core {
                 failed => failed,
             },
         };
+        // A file of an edit that may or may not have become durable is left to the next opening.
+        if state.poisoned.is_none() && !state.installer.is_failed() {
+            state.compaction.tidied(&self.io).await;
+            self.io.removed().await;
+        }
         if let Some(reply) = state.closing.take() {
             // Whoever asked may have stopped waiting.
             let _ = reply.send(result);

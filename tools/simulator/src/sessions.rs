@@ -100,9 +100,12 @@ impl World<'_> {
                 }
                 let all = self.newest();
                 let mut least = all;
-                if let Err(error) = session.shard.close() {
-                    self.tolerate(&error, "closing");
-                    least = durable;
+                match session.shard.close() {
+                    Ok(()) => self.tidy = end == End::Close && !self.is_disturbed(),
+                    Err(error) => {
+                        self.tolerate(&error, "closing");
+                        least = durable;
+                    }
                 }
                 if end == End::ClosePower {
                     self.folder.crash(random);
@@ -169,6 +172,11 @@ impl World<'_> {
         self.coverage.add("recovery: commits replayed", shard.recovery().replayed);
         self.coverage.add("recovery: carries resumed", shard.recovery().carries as u64);
         self.coverage.add("recovery: orphans removed", shard.recovery().orphans as u64);
+        // A crash may bring removed names back; an opening that changes the retention makes files, and may fail.
+        if std::mem::take(&mut self.tidy) && reopen.crashes.is_empty() && tries == 0 {
+            assert_eq!(shard.recovery().orphans, 0, "what a clean close has left");
+            self.coverage.hit("recovery: of a folder that a clean close has tidied");
+        }
         let newest = shard.newest();
         if newest < bounds.least && self.plan.harm == Harm::Damaging {
             self.excuse(newest, bounds.least);

@@ -123,6 +123,8 @@ pub struct World<'a> {
     pub(crate) injector: Rc<RefCell<Injector>>,
     /// The disk has destroyed so much that the shard does not open any more.
     pub(crate) over: bool,
+    /// The last session was closed, and nothing went wrong: it has left nothing to remove.
+    pub(crate) tidy: bool,
     /// What was done.
     pub coverage: Coverage,
     pub(crate) session: Option<Session>,
@@ -152,6 +154,7 @@ impl<'a> World<'a> {
             cover: CoverCheck::default(),
             injector: Rc::default(),
             over: false,
+            tidy: false,
             coverage: Coverage::default(),
             session: None,
         };
