@@ -42,6 +42,10 @@ use tokio::task::LocalSet;
 const PARK_AFTER_NANOS: u64 = 1_000_000;
 /// … and for so long while it only looks for news beside its tasks: it would have parked if it had slept.
 const PARK_AFTER_IDLE_NANOS: u64 = 50_000;
+/// So long a busy shard sleeps between two turns while a log write is late. Kernel threads finish that write, and to yield gives way
+/// to the shard's own scheduling group only (Linux puts each session, service or container into one): with another thread
+/// of the group ready each time, such as io_uring's workers, kernel threads have waited for 60 to 200 ms.
+const GIVE_WAY: Duration = Duration::from_micros(50);
 
 thread_local! {
     /// This thread is a shard's.
@@ -372,7 +376,9 @@ async fn drive(
         };
         let Some(until) = until else {
             lookout.found();
-            if core.io.in_flight() > 0 {
+            if core.log_is_late() {
+                std::thread::sleep(GIVE_WAY);
+            } else if core.io.in_flight() > 0 {
                 // Durable writes are completed by kernel threads of this core. A kernel that preempts only now
                 // and then would let them wait for the rest of this thread's slice.
                 std::thread::yield_now();
