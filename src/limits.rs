@@ -73,6 +73,10 @@ pub const PAGE_ENTRIES_MAX: usize = 4096;
 /// The page of the device: every data file is written and read in multiples of it, at multiples of it.
 pub const PAGE_BYTES: usize = 4096;
 
+/// So many reads and writes of merges, up to 256 KiB each, are in flight on a shard's disk. A disk that takes its queue in turn needs 0.1 to
+/// 0.3 ms for one, and a log write waits for all that are before it.
+pub const BULK_IN_FLIGHT_MAX: usize = 1;
+
 /// How much of a removed file is given back to the file system at once: a device that is told of it (`discard`) may do
 /// nothing else meanwhile, for 25 ms with 64 MiB and under one with this.
 pub const REMOVAL_PIECE_BYTES: u64 = 1 << 20;

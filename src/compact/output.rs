@@ -96,7 +96,7 @@ impl Output {
         let (offset, bytes) = (self.offset, buf.len() as u64);
         self.offset += bytes;
         self.context.written.set(self.context.written.get() + bytes);
-        self.flights.push_back(self.context.io.start(Op::Write { file: self.file, offset, buf }));
+        self.flights.push_back(self.context.io.start_bulk(Op::Write { file: self.file, offset, buf }));
         Ok(())
     }
 
@@ -116,6 +116,8 @@ impl Output {
     /// Gives the file up and removes it.
     pub(crate) async fn discard(mut self) -> Result<()> {
         self.open = false;
+        // Nothing more is to be started on a file that is closed.
+        self.flights.clear();
         let io = self.context.io.clone();
         // A file that does not close well is removed all the same.
         let _ = io.run(Op::Close { file: self.file }).await;

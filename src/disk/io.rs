@@ -6,8 +6,10 @@
 
 use super::removals::Removals;
 use super::{Completion, Disk, DiskStats, FileId, IoBuf, Op, OpenHow, Outcome};
+use crate::limits::BULK_IN_FLIGHT_MAX;
 use slab::Slab;
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io::Result;
 use std::os::fd::OwnedFd;
@@ -32,9 +34,31 @@ struct Inner {
     slots: Slab<Slot>,
     completions: Vec<Completion>,
     removals: Removals,
+    bulk: Bulk,
+}
+
+/// Marks the tokens of [bulk operations](Io::start_bulk).
+const BULK: u64 = 1 << 63;
+
+/// Large operations that can wait, first come first served.
+#[derive(Default)]
+struct Bulk {
+    /// Those that are not started, with their slots.
+    waiting: VecDeque<(usize, Op)>,
+    in_flight: usize,
 }
 
 impl Inner {
+    /// Starts bulk operations that wait, as many as may be in flight.
+    fn start_bulk(&mut self) {
+        while self.bulk.in_flight < BULK_IN_FLIGHT_MAX
+            && let Some((slot, op)) = self.bulk.waiting.pop_front()
+        {
+            self.bulk.in_flight += 1;
+            self.disk.start(slot as u64 | BULK, op);
+        }
+    }
+
     /// Drops a completion that no one wants. A file that was opened for no one is closed again, as unheard.
     fn forget(&mut self, slot: usize) {
         let Slot::Finished(completion) = self.slots.remove(slot) else { return };
@@ -76,6 +100,7 @@ impl Io {
                 slots: Slab::new(),
                 completions: Vec::new(),
                 removals: Removals::new(),
+                bulk: Bulk::default(),
             })),
         }
     }
@@ -83,6 +108,18 @@ impl Io {
     /// Queues an operation; it goes to the kernel with the next [`Io::pump`].
     pub fn start(&self, op: Op) -> Ticket {
         let slot = self.inner.borrow_mut().queue(Slot::Waiting(None), op);
+        Ticket { io: self.clone(), slot: Some(slot) }
+    }
+
+    /// Queues a large read or write that can wait for others like it, as those of merges. A disk takes what is in its queue in turn, and a
+    /// log write or a read that someone waits for comes behind it: so no more than [`BULK_IN_FLIGHT_MAX`] are in flight. One
+    /// whose ticket is dropped while it waits is never started.
+    pub(crate) fn start_bulk(&self, op: Op) -> Ticket {
+        let mut inner = self.inner.borrow_mut();
+        let slot = inner.slots.insert(Slot::Waiting(None));
+        inner.bulk.waiting.push_back((slot, op));
+        inner.start_bulk();
+        inner.announce();
         Ticket { io: self.clone(), slot: Some(slot) }
     }
 
@@ -134,7 +171,10 @@ impl Io {
         inner.disk.collect(&mut inner.completions);
         let count = inner.completions.len();
         for completion in std::mem::take(&mut inner.completions) {
-            let slot = completion.token as usize;
+            let slot = (completion.token & !BULK) as usize;
+            if completion.token & BULK != 0 {
+                inner.bulk.in_flight -= 1;
+            }
             match std::mem::replace(&mut inner.slots[slot], Slot::Finished(completion)) {
                 // A waker may only schedule; it must not call back into this `Io`.
                 Slot::Waiting(waker) => waker.into_iter().for_each(Waker::wake),
@@ -149,6 +189,7 @@ impl Io {
                 Slot::Finished(_) => debug_assert!(false, "an operation completed twice"),
             }
         }
+        inner.start_bulk();
         count
     }
 
@@ -271,7 +312,66 @@ impl Drop for Ticket {
         let mut inner = self.io.inner.borrow_mut();
         match inner.slots[slot] {
             Slot::Finished(_) => inner.forget(slot),
-            _ => inner.slots[slot] = Slot::Abandoned,
+            _ => match inner.bulk.waiting.iter().position(|(waiting, _)| *waiting == slot) {
+                Some(at) => {
+                    inner.bulk.waiting.remove(at);
+                    inner.slots.remove(slot);
+                }
+                None => inner.slots[slot] = Slot::Abandoned,
+            },
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::disk::simulated::{Simulated, SimulatedFolder, SimulatedOptions};
+    use crate::limits::PAGE_BYTES;
+    use std::pin::pin;
+
+    fn run<T>(io: &Io, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        loop {
+            if let Poll::Ready(done) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                return done;
+            }
+            if io.pump() == 0 {
+                io.wait();
+            }
+        }
+    }
+
+    fn page(of: u8) -> IoBuf {
+        let mut buf = IoBuf::zeroed(PAGE_BYTES);
+        buf.fill(of);
+        buf
+    }
+
+    #[test]
+    fn few_bulk_operations_are_in_flight_and_those_given_up_are_never_started() {
+        let folder = SimulatedFolder::new();
+        let io = Io::new(Box::new(Simulated::new(&folder, SimulatedOptions::default())));
+        let how = OpenHow { write: true, create_new: true, durable: false };
+        let (file, _) = run(&io, io.open("a", how)).unwrap();
+        let write = |at: u64| Op::Write { file, offset: at * PAGE_BYTES as u64, buf: page(at as u8 + 1) };
+        let mut tickets: Vec<_> = (0..8).map(|at| Some(io.start_bulk(write(at)))).collect();
+        // In flight already, or still waiting.
+        for given_up in [0, 3, 7] {
+            tickets[given_up] = None;
+        }
+        let awaited = io.start(write(9));
+        for (at, ticket) in tickets.into_iter().enumerate() {
+            assert!(io.in_flight() <= BULK_IN_FLIGHT_MAX + 1, "before {at}");
+            if let Some(ticket) = ticket {
+                run(&io, ticket).result.unwrap();
+            }
+        }
+        run(&io, awaited).result.unwrap();
+        assert_eq!((io.in_flight(), io.inner.borrow().slots.len()), (0, 0));
+        let bytes = &folder.files()["a"];
+        let written = |at: usize| bytes.get(at * PAGE_BYTES).copied().unwrap_or_default();
+        assert_eq!([0, 1, 2, 3, 4, 5, 6, 7, 9].map(written), [1, 2, 3, 0, 5, 6, 7, 0, 10]);
     }
 }

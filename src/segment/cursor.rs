@@ -567,7 +567,10 @@ impl SegmentCursor {
     async fn start_pages(&mut self, offset: u64, end: u64) -> Result<()> {
         debug_assert!(self.coming.is_none());
         let buf = std::mem::take(&mut self.spare);
-        let ticket = self.segment.start_read(offset, end - offset, buf).await?;
+        let ticket = match self.cache {
+            Some(_) => self.segment.start_read(offset, end - offset, buf).await?,
+            None => self.segment.start_bulk_read(offset, end - offset, buf).await?,
+        };
         self.coming = Some(Coming { offset, bytes: end - offset, ticket });
         Ok(())
     }

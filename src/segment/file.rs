@@ -99,6 +99,11 @@ impl SegmentFile {
         self.io.start(Op::Read { file, offset, buf })
     }
 
+    /// The same, where nobody waits for the answer but work that can wait.
+    pub(crate) fn start_bulk_read(&self, file: FileId, offset: u64, buf: IoBuf) -> Ticket {
+        self.io.start_bulk(Op::Read { file, offset, buf })
+    }
+
     /// Starts to close the file, if it is open.
     pub(crate) fn close(&self) {
         if let Some(file) = self.take_open() {

@@ -11,6 +11,7 @@ use super::filter::{Filter, directory_hash};
 use super::meta::{Child, SegmentMeta};
 use super::{page_ceil, page_floor};
 use crate::cache::{BlockCache, BlockKey, Cached};
+use crate::disk::FileId;
 use crate::disk::io::{Io, Ticket};
 use crate::disk::{Completion, IoBuf};
 use crate::entry::DirectoryId;
@@ -385,6 +386,20 @@ impl Segment {
 
     /// Starts to read whole pages, into a buffer used before or a new one; opens the file first if need be.
     pub(crate) async fn start_read(&self, offset: u64, bytes: u64, mut buf: IoBuf) -> Result<Ticket> {
+        let file = self.open_for(offset, bytes).await?;
+        buf.resize(bytes as usize);
+        Ok(self.file.start_read(file, offset, buf))
+    }
+
+    /// The same for a merge, which can wait: see [`Io::start_bulk`].
+    pub(crate) async fn start_bulk_read(&self, offset: u64, bytes: u64, mut buf: IoBuf) -> Result<Ticket> {
+        let file = self.open_for(offset, bytes).await?;
+        buf.resize(bytes as usize);
+        Ok(self.file.start_bulk_read(file, offset, buf))
+    }
+
+    /// The file, opened if need be, for a read.
+    async fn open_for(&self, offset: u64, bytes: u64) -> Result<FileId> {
         let opened = self.file.open().await.map_err(|source| Error::io("open", self.name(), source));
         let (file, file_bytes) = opened?;
         if file_bytes != self.meta.file_bytes {
@@ -392,9 +407,8 @@ impl Segment {
             return Err(self.damaged(file_bytes.min(self.meta.file_bytes), why));
         }
         debug_assert!(offset + bytes <= file_bytes);
-        buf.resize(bytes as usize);
         probes::block_read_started(offset, bytes);
-        Ok(self.file.start_read(file, offset, buf))
+        Ok(file)
     }
 
     /// Awaits a read that was started at `offset`.

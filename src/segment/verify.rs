@@ -42,7 +42,7 @@ impl Segment {
     }
 
     async fn read_through(&self, offset: u64, bytes: u64) -> Result<IoBuf> {
-        let ticket = self.start_read(offset, bytes, IoBuf::default()).await?;
+        let ticket = self.start_bulk_read(offset, bytes, IoBuf::default()).await?;
         self.finish_read(offset, ticket).await
     }
 
