@@ -382,13 +382,7 @@ impl SimulatedShard {
         self.executor.clear();
         self.mailbox.close();
         while self.mailbox.pop().is_some() {}
-        let core = self.core.clone();
-        let mut finish = pin!(core.finish());
-        while finish.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-            if core.io.pump() == 0 {
-                core.io.wait();
-            }
-        }
+        self.core.io.block_on(self.core.finish());
         let result = answer.try_recv().unwrap_or(Err(Error::Closed));
         self.kill();
         result

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io::Result;
 use std::os::fd::OwnedFd;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -198,6 +198,19 @@ impl Io {
         self.inner.borrow_mut().disk.wait();
     }
 
+    /// Runs a future of a shard that has no loop, or none any more.
+    pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        loop {
+            if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                return result;
+            }
+            if self.pump() == 0 {
+                self.wait();
+            }
+        }
+    }
+
     /// Nanoseconds of the disk's clock.
     pub fn now(&self) -> u64 {
         self.inner.borrow().disk.now()
@@ -329,19 +342,6 @@ mod tests {
     use super::*;
     use crate::disk::simulated::{Simulated, SimulatedFolder, SimulatedOptions};
     use crate::limits::PAGE_BYTES;
-    use std::pin::pin;
-
-    fn run<T>(io: &Io, future: impl Future<Output = T>) -> T {
-        let mut future = pin!(future);
-        loop {
-            if let Poll::Ready(done) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                return done;
-            }
-            if io.pump() == 0 {
-                io.wait();
-            }
-        }
-    }
 
     fn page(of: u8) -> IoBuf {
         let mut buf = IoBuf::zeroed(PAGE_BYTES);
@@ -354,7 +354,7 @@ mod tests {
         let folder = SimulatedFolder::new();
         let io = Io::new(Box::new(Simulated::new(&folder, SimulatedOptions::default())));
         let how = OpenHow { write: true, create_new: true, durable: false };
-        let (file, _) = run(&io, io.open("a", how)).unwrap();
+        let (file, _) = io.block_on(io.open("a", how)).unwrap();
         let write = |at: u64| Op::Write { file, offset: at * PAGE_BYTES as u64, buf: page(at as u8 + 1) };
         let mut tickets: Vec<_> = (0..8).map(|at| Some(io.start_bulk(write(at)))).collect();
         // In flight already, or still waiting.
@@ -365,10 +365,10 @@ mod tests {
         for (at, ticket) in tickets.into_iter().enumerate() {
             assert!(io.in_flight() <= BULK_IN_FLIGHT_MAX + 1, "before {at}");
             if let Some(ticket) = ticket {
-                run(&io, ticket).result.unwrap();
+                io.block_on(ticket).result.unwrap();
             }
         }
-        run(&io, awaited).result.unwrap();
+        io.block_on(awaited).result.unwrap();
         assert_eq!((io.in_flight(), io.inner.borrow().slots.len()), (0, 0));
         let bytes = &folder.files()["a"];
         let written = |at: usize| bytes.get(at * PAGE_BYTES).copied().unwrap_or_default();

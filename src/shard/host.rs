@@ -28,7 +28,7 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
@@ -254,7 +254,7 @@ fn run(setup: Setup, opened: &mpsc::Sender<Result<Opened>>) {
     let core = open_best(&folder, io).and_then(|(disk, io_fallback)| {
         let io = Io::new(disk);
         let opening = Core::open(io.clone(), config, log, cache_bytes, retention);
-        let (core, recovery) = block_on(&io, opening)?;
+        let (core, recovery) = io.block_on(opening)?;
         Ok((core, Opened { recovery, io_kind: io.kind(), io_fallback }))
     });
     let (core, report) = match core {
@@ -270,24 +270,11 @@ fn run(setup: Setup, opened: &mpsc::Sender<Result<Opened>>) {
     mailbox.close();
     let io = core.io.clone();
     match looped {
-        Ok(()) => block_on(&io, core.finish()),
+        Ok(()) => io.block_on(core.finish()),
         // Without its runtime the shard does not open; once open, whoever waits is told that it is closed.
         Err(error) => drop(opened.send(Err(error))),
     }
     HOSTING.set(false);
-}
-
-/// Runs a future of a shard that has no loop, or none any more.
-fn block_on<T>(io: &Io, future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
-    loop {
-        if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            return result;
-        }
-        if io.pump() == 0 {
-            io.wait();
-        }
-    }
 }
 
 /// Runs the shard's loop to its end.
