@@ -281,10 +281,10 @@ impl Core {
         let completed = self.seen.take() + self.io.pump();
         self.now.set(self.io.now());
         self.gathering.begin_turn();
-        self.acknowledge();
+        let acknowledged = self.acknowledge();
         let sequenced = self.sequence_queue();
         let answered = self.answer_gathered();
-        let wrote = self.write_log(answered > 0);
+        let wrote = self.write_log(acknowledged, answered);
         if wrote {
             self.io.submit();
         }
@@ -306,13 +306,13 @@ impl Core {
         }
     }
 
-    /// Takes what has become durable, and answers whoever waits for it.
-    fn acknowledge(&self) {
+    /// Takes what has become durable, and answers whoever waits for it. Answers how many tasks on this core did.
+    fn acknowledge(&self) -> usize {
         let now = self.now();
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         match state.log.poll() {
-            Ok(None) => {}
+            Ok(None) => 0,
             Ok(Some(durable)) => {
                 probes::log_durable(self.config.shard, durable);
                 while let Some((last, started)) = state.log_starts.front().copied()
@@ -325,8 +325,12 @@ impl Core {
                     state.waiters.durable(durable, now, self.config.shard, &mut state.stages.acknowledged);
                 self.gathering.expect(tasks);
                 probes::log_acknowledged(self.config.shard, durable);
+                tasks
             }
-            Err(error) => self.poison(state, error),
+            Err(error) => {
+                self.poison(state, error);
+                0
+            }
         }
     }
 
@@ -354,14 +358,17 @@ impl Core {
         std::mem::replace(&mut state.staged_before, staged) < staged
     }
 
-    /// Starts log writes, if it is time. `more` says that tasks were given what they read, and may come with commits.
+    /// Starts log writes, if it is time. In this turn so many tasks on this core were told that their commits are durable
+    /// (`acknowledged`) or given what they read (`answered`): they run next, and may come with commits.
     ///
     /// Group commit clocks itself. What comes while tasks are still running and writes are in flight makes the
     /// next group, which is written once two of three hold: nothing more comes (a turn in which nothing was staged),
     /// no write is in flight, and it has a few pages. A write costs the processor as much whatever its size: small
-    /// ones beside one another would take it from the commits that they carry. While tasks come back from reads, a turn in which
-    /// nothing was staged does not say that nothing more comes, but only [`HELD_TURNS_MAX`] times.
-    fn write_log(&self, more: bool) -> bool {
+    /// ones beside one another would take it from the commits that they carry. While tasks come back from reads, or more of them from
+    /// commits than are staged, a turn in which nothing was staged does not say that nothing more comes, but only
+    /// [`HELD_TURNS_MAX`] times. (Else the few commits that came too late for one write would get the next, and all the
+    /// others, who come back meanwhile, wait for that.)
+    fn write_log(&self, acknowledged: usize, answered: usize) -> bool {
         let now = self.now();
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
@@ -381,6 +388,7 @@ impl Core {
             return false;
         }
         let must = due || full || (quiet && enough);
+        let more = answered > 0 || acknowledged > records;
         if more && !must && state.held < HELD_TURNS_MAX {
             state.held += 1;
             return false;
