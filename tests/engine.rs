@@ -121,13 +121,15 @@ fn the_cache_goes_along_with_what_carries_rewrite() {
         idle = if stats().carries.is_empty() { idle + 1 } else { 0 };
     }
     assert!(folds.len() > 3, "the base was folded {} times", folds.len());
+    let live = u64::from(KEYS) * 204;
+    let read_bytes = stats().read_bytes;
+    assert!(read_bytes < live / 10, "merges read {read_bytes} bytes that the cache has");
     for number in 0..KEYS {
         let value = directory.get(key(number)).wait().unwrap();
         assert_eq!(value.as_deref(), Some(&[number as u8 ^ 5; 200][..]));
     }
     let stats = stats();
     assert!(stats.cache_misses <= 2, "{} blocks were read from the disk", stats.cache_misses);
-    let live = u64::from(KEYS) * 204;
     assert!(stats.cache_bytes < 3 * live, "{} bytes of cache for {live} of data", stats.cache_bytes);
     drop(directory);
     engine.close().unwrap();

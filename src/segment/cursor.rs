@@ -6,7 +6,8 @@
 //!
 //! Blocks come in one of two ways. A *scan* goes through the cache, and once it moves on forwards it reads
 //! runs of blocks that grow as it goes, the next one while this one is used. A *stream*, for merges, reads
-//! long runs past the cache, so that a carry does not push out what readers need.
+//! long runs past the cache, so that a carry does not push out what readers need; but what readers have in the cache it
+//! takes from there, which counts as no use of it.
 //!
 //! A cursor that has left the entries, or met an error, or whose step was given up half way, is on no entry
 //! until the next seek.
@@ -44,7 +45,7 @@ pub(crate) struct SegmentCursor {
     // Where it is.
     path: Way,
     block: Option<Rc<Block>>,
-    /// Of a stream: whether the block is in the cache beside it.
+    /// Of a stream: whether the block was in the cache beside it.
     warm: bool,
     block_offset: u64,
     at: usize,
@@ -100,12 +101,12 @@ impl SegmentCursor {
         Self::new(segment, None, CHUNK_BYTES)
     }
 
-    /// Of a stream: notes which blocks are in the cache that readers of the segment use.
+    /// Of a stream: takes what is in the cache that readers of the segment use from there, and notes which blocks are.
     pub(crate) fn beside(self, cache: Rc<BlockCache>) -> Self {
         SegmentCursor { beside: Some(cache), ..self }
     }
 
-    /// Whether the current entry lies in a block that is in the cache beside a stream.
+    /// Whether the current entry lies in a block that was in the cache beside a stream.
     #[inline]
     pub(crate) fn is_warm(&self) -> bool {
         self.warm
@@ -381,9 +382,17 @@ impl SegmentCursor {
                     self.coming_leaf = None;
                     self.segment.decode_fetched(pages?, ptr, kind)
                 }
-                _ => self.segment.load_block(ptr, kind).await,
+                _ => match self.block_beside(ptr, kind) {
+                    Some(block) => Ok(block),
+                    None => self.segment.load_block(ptr, kind).await,
+                },
             },
         }
+    }
+
+    /// Of a stream: a block that is in the cache beside it.
+    fn block_beside(&self, ptr: BlockPtr, kind: BlockKind) -> Option<Rc<Block>> {
+        self.segment.glance_block(self.beside.as_deref()?, ptr, kind)
     }
 
     fn kind_at(&self, depth: usize) -> BlockKind {
@@ -433,7 +442,6 @@ impl SegmentCursor {
         let ptr = leaf.child().block;
         let block = self.data_block(&path, leaf, ptr).await?;
         let at = edge_of(&block, edge);
-        self.warm = self.beside.as_ref().is_some_and(|cache| self.segment.is_cached(cache, ptr));
         self.path = path;
         self.go_into(block, ptr);
         Ok(self.settle(at))
@@ -478,6 +486,11 @@ impl SegmentCursor {
 
     /// The data block that the way leads to: from the cache, the run, the run under way, or the file.
     async fn data_block(&mut self, path: &[Step], leaf: &Step, ptr: BlockPtr) -> Result<Rc<Block>> {
+        let beside = self.block_beside(ptr, BlockKind::Data);
+        self.warm = beside.is_some();
+        if let Some(block) = beside {
+            return Ok(block);
+        }
         let segment = self.segment.clone();
         if let Some(cache) = &self.cache {
             if let Some(block) = segment.cached_block(cache, ptr, BlockKind::Data) {
@@ -518,10 +531,7 @@ impl SegmentCursor {
         let end = self.run.as_ref().map_or(0, Run::end);
         let mut later = leaf.at + 1..leaf.block.count();
         if let Some(next) = later.find(|&next| leaf.block.child(next).block.end() > end) {
-            if !self.has_cached(leaf.block.child(next).block) {
-                self.start_run(&leaf.block, next).await?;
-            }
-            return Ok(());
+            return self.start_run_from(&leaf.block, next).await;
         }
         // The leaf is used up. A stream goes on to the next one, if its parent knows it; the blocks of that
         // lie between the filter of this one and the leaf itself.
@@ -530,6 +540,9 @@ impl SegmentCursor {
             return Ok(());
         }
         let next_leaf = parent.block.child(parent.at + 1).block;
+        if let Some(block) = self.block_beside(next_leaf, BlockKind::Leaf) {
+            return self.start_run_from(&block, 0).await;
+        }
         let (start, bytes) = pages_around(next_leaf);
         let ticket = self.segment.start_read(start, bytes, IoBuf::default()).await?;
         self.coming_leaf = Some((next_leaf, ticket));
@@ -546,20 +559,38 @@ impl SegmentCursor {
         Ok(())
     }
 
+    /// Whether a block is in the cache that this goes through, or in the one beside it.
     fn has_cached(&self, ptr: BlockPtr) -> bool {
-        self.cache.as_ref().is_some_and(|cache| self.segment.is_cached(cache, ptr))
+        let cache = self.cache.as_ref().or(self.beside.as_ref());
+        cache.is_some_and(|cache| self.segment.is_cached(cache, ptr))
     }
 
-    /// Starts to read a run of the leaf's blocks from `at` on: as many as fit, one at least.
+    /// Starts to read ahead in a leaf. A scan does if block `at` is not cached; a stream from the first that is not.
+    async fn start_run_from(&mut self, leaf: &Block, at: usize) -> Result<()> {
+        let mut blocks = match self.cache {
+            Some(_) => at..at + 1,
+            None => at..leaf.count(),
+        };
+        match blocks.find(|&at| !self.has_cached(leaf.child(at).block)) {
+            Some(at) => self.start_run(leaf, at).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Starts to read a run of the leaf's blocks from `at` on: as many as fit, one at least. A stream's ends with the last that is not
+    /// cached.
     async fn start_run(&mut self, leaf: &Block, at: usize) -> Result<()> {
         let offset = page_floor(leaf.child(at).block.offset);
         let mut end = page_ceil(leaf.child(at).block.end());
         for next in at + 1..leaf.count() {
-            let further = page_ceil(leaf.child(next).block.end());
+            let next = leaf.child(next).block;
+            let further = page_ceil(next.end());
             if further - offset > self.run_bytes as u64 {
                 break;
             }
-            end = further;
+            if self.cache.is_some() || !self.has_cached(next) {
+                end = further;
+            }
         }
         self.start_pages(offset, end).await
     }

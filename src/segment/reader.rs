@@ -300,6 +300,19 @@ impl Segment {
         }
     }
 
+    /// A block that is cached; counts as no use of it.
+    pub(super) fn glance_block(
+        &self,
+        cache: &BlockCache,
+        ptr: BlockPtr,
+        kind: BlockKind,
+    ) -> Option<Rc<Block>> {
+        match cache.glance(self.key_of(ptr)) {
+            Some(Cached::Block(block)) if block.kind() == kind => Some(block),
+            _ => None,
+        }
+    }
+
     pub(crate) fn is_cached(&self, cache: &BlockCache, ptr: BlockPtr) -> bool {
         cache.contains(self.key_of(ptr))
     }

@@ -111,6 +111,14 @@ impl Fixture {
     }
 }
 
+/// Reads every so many'th entry through a cache.
+fn read_one_of(many: usize, fixture: &Fixture, cache: &BlockCache, model: &Model) {
+    for Entry { directory, key, commit, .. } in entries(model).step_by(many) {
+        let get = fixture.segment.get(cache, directory, key, key_hash(directory, key), commit);
+        assert!(block_on(&fixture.io, get).unwrap().is_some());
+    }
+}
+
 /// What the model says about a point read.
 fn model_get(model: &Model, directory: DirectoryId, key: &[u8], at: Commit) -> Option<Found> {
     let from = (directory, key.to_vec(), Reverse(at));
@@ -174,8 +182,12 @@ fn check_reads(model: &Model, fixture: &Fixture, random: &mut Random) {
         assert!(has.unwrap());
     }
     let whole: Vec<_> = entries(model).collect();
+    let partly = Rc::new(BlockCache::new(64 << 20));
+    read_one_of(3, fixture, &partly, model);
     for mut cursor in [
         SegmentCursor::stream(fixture.segment.clone()),
+        SegmentCursor::stream(fixture.segment.clone()).beside(partly),
+        SegmentCursor::stream(fixture.segment.clone()).beside(fixture.cache.clone()),
         SegmentCursor::scan(fixture.segment.clone(), fixture.cache.clone()),
     ] {
         block_on(&fixture.io, async {
@@ -529,6 +541,47 @@ fn streams_leave_the_cache_alone_and_cached_reads_read_nothing() {
     walk(SegmentCursor::scan(fixture.segment.clone(), fixture.cache.clone()));
     assert_eq!(fixture.io.stats().reads, reads, "everything is cached now");
     assert!(fixture.cache.bytes() <= 256 << 20 && fixture.cache.hits() > 0);
+}
+
+#[test]
+fn streams_read_what_readers_do_not_have() {
+    let model = random_model(&mut Random(43), 20_000, 300);
+    let stream = |fixture: &Fixture, cache: &Rc<BlockCache>| {
+        let before = fixture.io.stats();
+        let mut cursor = SegmentCursor::stream(fixture.segment.clone()).beside(cache.clone());
+        let (mut warm, mut all) = (0, 0);
+        block_on(&fixture.io, async {
+            let mut more = cursor.seek_first().await.unwrap();
+            while more {
+                (warm, all) = (warm + usize::from(cursor.is_warm()), all + 1);
+                more = cursor.next().await.unwrap();
+            }
+        });
+        let after = fixture.io.stats();
+        (after.reads - before.reads, after.read_bytes - before.read_bytes, warm, all)
+    };
+    for options in [SegmentOptions::default(), lz4()] {
+        let (bytes, meta) = write(&model, options, 1);
+        let fixture = fixture(bytes, meta, 0);
+        let empty = Rc::new(BlockCache::new(64 << 20));
+        let (reads, read_bytes, warm, all) = stream(&fixture, &empty);
+        assert_eq!((warm, all), (0, model.len()));
+        for many in [1, 100] {
+            let cache = Rc::new(BlockCache::new(64 << 20));
+            read_one_of(many, &fixture, &cache, &model);
+            let (hits, misses, cached) = (cache.hits(), cache.misses(), cache.bytes());
+            let (few_reads, few_bytes, warm, _) = stream(&fixture, &cache);
+            assert!(few_reads <= reads && few_bytes <= read_bytes, "{few_bytes} bytes in {few_reads} reads");
+            assert!(warm > 0 && (many > 1) == (few_reads > 0), "{warm} of {all}, {few_reads} reads");
+            assert_eq!((cache.hits(), cache.misses(), cache.bytes()), (hits, misses, cached), "no use of it");
+        }
+        // A run of what is cached between what is not is not read.
+        let cache = Rc::new(BlockCache::new(64 << 20));
+        let middle: Model = model.clone().into_iter().skip(all / 10).take(all / 10 * 8).collect();
+        read_one_of(1, &fixture, &cache, &middle);
+        let (_, few_bytes, ..) = stream(&fixture, &cache);
+        assert!(few_bytes < read_bytes / 4, "{few_bytes} of {read_bytes} bytes");
+    }
 }
 
 #[test]
