@@ -101,6 +101,11 @@ impl Kind {
         matches!(self, Kind::Rocksdb | Kind::Fjall)
     }
 
+    /// Whether [`Purpose::FewWrites`] is a setting of its own.
+    pub(crate) fn has_choice_of_writes(self) -> bool {
+        matches!(self, Kind::Quipu | Kind::Rocksdb)
+    }
+
     /// Whether it reads several keys in one call faster than one after another, for a peer's client.
     pub(crate) fn can_read_together(self) -> bool {
         self == Kind::Rocksdb
@@ -139,7 +144,7 @@ pub(crate) enum Purpose {
     BulkLoad,
     /// Reads of data that is larger than the cache, past the system's page cache where that can be had.
     ColdReads,
-    /// Few bytes written rather than little space, where there is a choice.
+    /// Mostly writes: few bytes written rather than little space, where there is a choice.
     FewWrites,
     /// Mostly reads, of data in memory: few places to look for a key rather than few bytes written, where there is a choice.
     CachedReads,

@@ -50,10 +50,16 @@ impl Quipu {
                 Durability::Within(within) => quipu::Durability::Buffered { within },
             });
         let mut setup = setup.clone();
-        if setup.purpose == Purpose::CachedReads {
-            // As docs/benchmarking.md has it: nearly all entries in the base, few in windows, fewer in memtables.
-            setup.quipu = Tuning { flush_bytes: Some(4 << 20), base_ratio: Some(16), ..setup.quipu };
-        }
+        // As docs/benchmarking.md has it.
+        setup.quipu = match setup.purpose {
+            // Nearly all entries in the base, few in windows, fewer in memtables.
+            Purpose::CachedReads => {
+                Tuning { flush_bytes: Some(4 << 20), base_ratio: Some(16), ..setup.quipu }
+            }
+            // The base is folded seldom.
+            Purpose::FewWrites => Tuning { flush_bytes: Some(64 << 20), base_ratio: Some(1), ..setup.quipu },
+            _ => setup.quipu,
+        };
         let Tuning { one_directory, base_ratio, flush_bytes, log_file_bytes, log_files_max } = setup.quipu;
         if let Some(ratio) = base_ratio {
             options = options.base_ratio(ratio);
