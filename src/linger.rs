@@ -91,6 +91,17 @@ pub(crate) enum Awaited {
     Mail,
 }
 
+/// What a shard is to do that had nothing to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stay {
+    /// There is news.
+    News,
+    /// Let its runtime's other tasks have their turn, and ask again.
+    Looking,
+    /// Sleep.
+    Sleep,
+}
+
 /// The looking of a shard. Where its runtime has other tasks, they get a turn before the first look, and after each stretch of
 /// [`STRETCH`]: then a search goes over many polls of the shard's loop, and ends where one finds something to do.
 #[derive(Default)]
@@ -101,35 +112,35 @@ pub(crate) struct Lookout {
 }
 
 impl Lookout {
-    /// The shard has nothing to do: whether it stays awake. If so, it is to be asked again once the runtime's `others` had
-    /// their turn, or [found](Lookout::found) be called.
-    pub(crate) fn stays(
+    /// The shard has nothing to do: looks for news, with `others` for a [`STRETCH`] at a time. Where it goes on looking, it is to be
+    /// asked again once those had their turn, or [found](Lookout::found) be called.
+    pub(crate) fn look(
         &mut self,
         awaited: Awaited,
         limit: Duration,
         others: bool,
         mut news: impl FnMut() -> bool,
-    ) -> bool {
+    ) -> Stay {
         let begins = self.search.is_none();
         if begins && (limit.is_zero() || !self.known(awaited).is_worth_it()) {
-            return false;
+            return Stay::Sleep;
         }
         let (awaited, search) = self.search.get_or_insert_with(|| (awaited, Search::new()));
         if begins && others {
-            return true;
+            return Stay::Looking;
         }
         let (awaited, began) = (*awaited, search.all);
         let (found, outcome) = loop {
             let found = search.look(&mut news);
             match search.outcome(found, limit) {
                 Some(outcome) => break (found, outcome),
-                None if others && search.all - began >= STRETCH => return true,
+                None if others && search.all - began >= STRETCH => return Stay::Looking,
                 None => {}
             }
         };
         self.search = None;
         self.known(awaited).note(outcome);
-        found
+        if found { Stay::News } else { Stay::Sleep }
     }
 
     /// The shard sleeps, for a reason of its own: nothing was learnt.
@@ -286,25 +297,25 @@ mod tests {
     #[test]
     fn a_shard_gives_its_other_tasks_a_turn_before_it_looks_and_after_each_stretch() {
         let mut lookout = Lookout::default();
-        assert!(
-            lookout.stays(Awaited::Mail, LINGER_MAX, true, || panic!("looked before the others had a turn"))
-        );
+        let first =
+            lookout.look(Awaited::Mail, LINGER_MAX, true, || panic!("looked before the others had a turn"));
+        assert_eq!(first, Stay::Looking);
         let mut polls = 0;
         // However slow this machine, in one poll it looks for no longer than a stretch and one look.
-        while lookout.stays(Awaited::Mail, LINGER_MAX, true, || false) {
+        while lookout.look(Awaited::Mail, LINGER_MAX, true, || false) == Stay::Looking {
             polls += 1;
         }
         assert!(polls as u128 <= LINGER_MAX.as_micros() / STRETCH.as_micros(), "{polls} polls");
         // In vain: left out for mail, not for the disk; and what is found in another way counts as news.
-        assert!(!lookout.stays(Awaited::Mail, LINGER_MAX, true, || panic!("looked")));
+        assert_eq!(lookout.look(Awaited::Mail, LINGER_MAX, true, || panic!("looked")), Stay::Sleep);
         for _ in 0..SKIPPED_MAX {
-            assert!(lookout.stays(Awaited::Disk, LINGER_MAX, true, || panic!("looked")));
+            assert_eq!(lookout.look(Awaited::Disk, LINGER_MAX, true, || panic!("looked")), Stay::Looking);
             lookout.found();
         }
-        assert!(!lookout.stays(Awaited::Mail, Duration::ZERO, true, || panic!("looked")));
+        assert_eq!(lookout.look(Awaited::Mail, Duration::ZERO, true, || panic!("looked")), Stay::Sleep);
         // Without others it looks at once, to the end.
         let mut lookout = Lookout::default();
-        assert!(!lookout.stays(Awaited::Mail, micros(1), false, || false));
-        while !lookout.stays(Awaited::Mail, LINGER_MAX, false, || true) {}
+        assert_eq!(lookout.look(Awaited::Mail, micros(1), false, || false), Stay::Sleep);
+        while lookout.look(Awaited::Mail, LINGER_MAX, false, || true) != Stay::News {}
     }
 }

@@ -20,7 +20,7 @@ use crate::disk::{Uring, open_best};
 use crate::engine::{ShardRecovery, identity};
 use crate::error::{Error, Result};
 use crate::levels::{Budget, Divisor, Retention};
-use crate::linger::{Awaited, Lookout};
+use crate::linger::{Awaited, Lookout, Stay};
 use crate::log::LogOptions;
 use crate::options::{Fixed, IoChoice, Options};
 use crate::segment::SegmentOptions;
@@ -346,20 +346,22 @@ async fn drive(
         cx.waker().wake_by_ref();
         Poll::Pending
     };
+    let turn = || {
+        let taken = core.take_requests(mailbox, &spent);
+        let turn = core.turn();
+        mailbox.give_back(spent.take());
+        if taken > 0 && turn != Turn::Closed { Turn::Busy } else { turn }
+    };
     let mut alarm: Option<(u64, Pin<Box<tokio::time::Sleep>>)> = None;
     let result = poll_fn(|cx| {
         mailbox.awake();
         // What wakes within this poll and is to be done is done in this or the next turn, which parking does not put off.
         let due = ready.is_some() && parks.are_due(core.now(), PARK_AFTER_NANOS);
         core.set_driver(if due { Waker::noop() } else { cx.waker() });
-        let taken = core.take_requests(mailbox, &spent);
-        let turn = core.turn();
-        mailbox.give_back(spent.take());
-        let until = match turn {
+        let until = match turn() {
             Turn::Closed => return Poll::Ready(Ok(())),
             Turn::Busy => None,
-            Turn::Idle(until) if taken == 0 => Some(until),
-            Turn::Idle(_) => None,
+            Turn::Idle(until) => Some(until),
         };
         let Some(until) = until else {
             lookout.found();
@@ -381,8 +383,19 @@ async fn drive(
         if looks {
             let awaited = if core.io.in_flight() > 0 { Awaited::Disk } else { Awaited::Mail };
             let news = || mailbox.has_news() || (awaited == Awaited::Disk && core.pump());
-            if lookout.stays(awaited, linger, core.has_tasks(), news) {
-                return stay_awake(cx, core.has_tasks() && parks.are_due(core.now(), PARK_AFTER_IDLE_NANOS));
+            match lookout.look(awaited, linger, core.has_tasks(), news) {
+                Stay::Looking => {
+                    let due = core.has_tasks() && parks.are_due(core.now(), PARK_AFTER_IDLE_NANOS);
+                    return stay_awake(cx, due);
+                }
+                Stay::News => {
+                    // At once: who waits for it has its turn sooner.
+                    if turn() == Turn::Closed {
+                        return Poll::Ready(Ok(()));
+                    }
+                    return stay_awake(cx, false);
+                }
+                Stay::Sleep => {}
             }
         }
         lookout.give_up();
