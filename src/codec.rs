@@ -167,13 +167,26 @@ pub(crate) fn same_key(one: &[u8], other: &[u8]) -> bool {
     if one.len() != other.len() {
         return false;
     }
-    match (one.last_chunk::<16>(), other.last_chunk::<16>()) {
-        (Some(end), Some(other_end)) if one.len() <= 32 => {
-            // Two pieces of one size, which overlap in a key that is shorter than both.
-            end == other_end && one.first_chunk::<16>() == other.first_chunk::<16>()
+    // Two pieces of one size, which overlap in what is shorter than both.
+    match one.len() {
+        16..=32 => {
+            one.last_chunk::<16>() == other.last_chunk::<16>()
+                && one.first_chunk::<16>() == other.first_chunk::<16>()
         }
+        8..16 => {
+            one.last_chunk::<8>() == other.last_chunk::<8>()
+                && one.first_chunk::<8>() == other.first_chunk::<8>()
+        }
+        0..8 => one.iter().eq(other),
         _ => one.last_chunk::<8>() == other.last_chunk::<8>() && one == other,
     }
+}
+
+/// What follows a prefix in a key that has it; see [`same_key`].
+#[inline]
+pub(crate) fn behind_prefix<'a>(key: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
+    let (front, rest) = key.split_at_checked(prefix.len())?;
+    same_key(front, prefix).then_some(rest)
 }
 
 /// As `one.cmp(other)`. Keys mostly differ in their first bytes: then it takes no call.
@@ -237,6 +250,7 @@ mod tests {
         for one in &keys {
             for other in &keys {
                 assert_eq!(same_key(one, other), one == other, "{one:?} {other:?}");
+                assert_eq!(behind_prefix(one, other), one.strip_prefix(&other[..]), "{one:?} {other:?}");
                 assert_eq!(compare_keys(one, other), one.cmp(other), "{one:?} {other:?}");
                 assert_eq!(compare_short(one, other), one.cmp(other), "{one:?} {other:?}");
             }

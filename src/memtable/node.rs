@@ -11,6 +11,7 @@
 //! does not matter whether keys differ at their start or at their end, nor how many directories a node spans.
 
 use super::arena::{Arena, Locator};
+use crate::codec::behind_prefix;
 use crate::entry::Entry;
 use std::cmp::Ordering;
 use std::ops::{Index, IndexMut};
@@ -191,7 +192,7 @@ impl Slots {
     #[inline]
     fn head(&self, entry: &Entry<'_>) -> Head {
         let (prefix, key) = (&self.prefix[..usize::from(self.prefix_len)], entry.key);
-        let (class, part) = match key.strip_prefix(prefix) {
+        let (class, part) = match behind_prefix(key, prefix) {
             Some(rest) => (1, rest),
             None => (if key < prefix { 0 } else { 2 }, key),
         };

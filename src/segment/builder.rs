@@ -2,7 +2,7 @@
 
 use super::block::{BLOCK_HEADER_BYTES, BlockKind, block_checksum};
 use super::{COMPRESSION_GAIN_DIVISOR, FULL_KEY_BYTES_MAX};
-use crate::codec::{put_varint, varint_len};
+use crate::codec::{behind_prefix, put_varint, varint_len};
 use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
 
 /// How a block's payload is stored.
@@ -74,7 +74,7 @@ impl BlockBuilder {
         let prefix = &self.keys[..self.prefix];
         if self.items.is_empty() {
             key.len()
-        } else if key.starts_with(prefix) {
+        } else if behind_prefix(key, prefix).is_some() {
             self.prefix
         } else {
             common_prefix(prefix, key)
