@@ -280,7 +280,7 @@ impl SimulatedShard {
         let taken = self.core.take_requests(&self.mailbox, &self.spent);
         let turn = self.core.turn();
         self.mailbox.give_back(self.spent.take());
-        let polled = self.executor.poll(1 + self.random.below(TASKS_PER_TURN));
+        self.executor.poll(1 + self.random.below(TASKS_PER_TURN));
         let until = match turn {
             Turn::Closed => return Left::Closed,
             Turn::Busy => return Left::More,
@@ -289,7 +289,7 @@ impl SimulatedShard {
         // Only what really wakes a sleeping shard counts.
         let most = self.core.patience();
         let woken = !self.mailbox.prepare_to_sleep(&Waker::from(self.news.clone()), most);
-        if taken > 0 || polled > 0 || woken || self.news.0.load(Ordering::Relaxed) {
+        if taken > 0 || self.executor.has_ready() || woken || self.news.0.load(Ordering::Relaxed) {
             return Left::More;
         }
         if self.core.io.in_flight() > 0 {
@@ -535,6 +535,11 @@ impl Executor {
             self.poll_one(key);
         }
         most
+    }
+
+    /// Whether tasks are ready.
+    fn has_ready(&self) -> bool {
+        !self.ready.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     fn poll_one(&self, key: usize) {

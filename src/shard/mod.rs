@@ -137,7 +137,7 @@ pub(crate) struct State {
     pub(crate) write_by: Option<u64>,
     /// Commits staged when the last turn looked.
     staged_before: usize,
-    /// For so many turns the log write was held back for tasks that were answered just now.
+    /// For so many turns the log write was held back for tasks that were answered just now, whether reads or commits.
     held: u32,
 
     // Compaction.
@@ -161,6 +161,17 @@ pub(crate) struct State {
     /// Memory for the record being made, and for its operations' directories.
     pub(crate) record: Vec<u8>,
     pub(crate) ids: Vec<Option<DirectoryId>>,
+}
+
+/// What became of the commits that are staged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LogWrite {
+    /// There are none, or it is too early to write them.
+    None,
+    /// It would be time, but more are about to come.
+    Held,
+    /// They are on their way.
+    Started,
 }
 
 /// What a turn leaves to do.
@@ -284,13 +295,14 @@ impl Core {
         let acknowledged = self.acknowledge();
         let sequenced = self.sequence_queue();
         let answered = self.answer_gathered();
-        let wrote = self.write_log(acknowledged, answered);
-        if wrote {
+        let log_write = self.write_log(acknowledged, answered);
+        if log_write == LogWrite::Started {
             self.io.submit();
         }
         let staged = self.staged_moves();
-        let active = completed > 0 || sequenced > 0 || wrote || staged;
-        let compacted = self.compact(!active, answered > 0);
+        // A write that is held back is looked at again in the next turn, whatever comes before.
+        let active = completed > 0 || sequenced > 0 || log_write != LogWrite::None || staged;
+        let compacted = self.compact(!active, answered > 0 || log_write == LogWrite::Held);
         let woken = self.tasks.poll() || self.allowance.is_awaited();
         if self.state.borrow().closing.is_some() && self.try_close() {
             return Turn::Closed;
@@ -306,7 +318,7 @@ impl Core {
         }
     }
 
-    /// Takes what has become durable, and answers whoever waits for it. Answers how many tasks on this core did.
+    /// Takes what has become durable, and answers whoever waits for it. Answers for how many commits tasks on this core did.
     fn acknowledge(&self) -> usize {
         let now = self.now();
         let mut state = self.state.borrow_mut();
@@ -358,23 +370,23 @@ impl Core {
         std::mem::replace(&mut state.staged_before, staged) < staged
     }
 
-    /// Starts log writes, if it is time. In this turn so many tasks on this core were told that their commits are durable
-    /// (`acknowledged`) or given what they read (`answered`): they run next, and may come with commits.
+    /// Starts log writes, if it is time. In this turn tasks on this core were told that so many commits are durable
+    /// (`acknowledged`), and were given what so many reads found (`answered`): they run next, and may come with commits.
     ///
     /// Group commit clocks itself. What comes while tasks are still running and writes are in flight makes the
     /// next group, which is written once two of three hold: nothing more comes (a turn in which nothing was staged),
     /// no write is in flight, and it has a few pages. A write costs the processor as much whatever its size: small
-    /// ones beside one another would take it from the commits that they carry. While tasks come back from reads, or more of them from
+    /// ones beside one another would take it from the commits that they carry. While tasks come back from reads, or from more
     /// commits than are staged, a turn in which nothing was staged does not say that nothing more comes, but only
     /// [`HELD_TURNS_MAX`] times. (Else the few commits that came too late for one write would get the next, and all the
     /// others, who come back meanwhile, wait for that.)
-    fn write_log(&self, acknowledged: usize, answered: usize) -> bool {
+    fn write_log(&self, acknowledged: usize, answered: usize) -> LogWrite {
         let now = self.now();
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         let (records, bytes) = state.log.staged();
         if records == 0 || state.poisoned.is_some() {
-            return false;
+            return LogWrite::None;
         }
         let due = state.write_by.is_some_and(|by| by <= now) || state.closing.is_some();
         let urgent = state.urgent > state.log.started();
@@ -385,18 +397,18 @@ impl Core {
         let ripe = (settled && (quiet || enough)) || (quiet && enough);
         let start = due || full || (urgent && ripe);
         if !start {
-            return false;
+            return LogWrite::None;
         }
         let must = due || full || (quiet && enough);
         let more = answered > 0 || acknowledged > records;
         if more && !must && state.held < HELD_TURNS_MAX {
             state.held += 1;
-            return false;
+            return LogWrite::Held;
         }
         let before = state.log.stats();
         let started = state.log.start_writes();
         if started == 0 {
-            return false;
+            return LogWrite::None;
         }
         state.held = 0;
         let records = state.log.stats().records - before.records;
@@ -407,7 +419,7 @@ impl Core {
             state.write_by = None;
         }
         state.staged_before = state.log.staged().0;
-        true
+        LogWrite::Started
     }
 
     /// For how many durable commits from other threads it may sleep before they wake it.
@@ -524,7 +536,7 @@ const GROUP_BYTES_ENOUGH: usize = 16 * 1024;
 /// A log write that takes longer may wait for this core, not for the disk. On the machine measured, one in a thousand takes 2 ms.
 const LOG_LATE_NANOS: u64 = 2_000_000;
 
-/// For so many turns a log write is held back for tasks that read.
+/// For so many turns a log write is held back for tasks that come back from reads or commits.
 const HELD_TURNS_MAX: u32 = 8;
 
 /// The number under which the catalog keeps the directories of the top level.

@@ -241,6 +241,8 @@ impl Core {
                     Some(error) => {
                         attempts = 0;
                         reply.send(Err(error));
+                        // What is behind it is tried anew with the next turn.
+                        self.kick();
                     }
                     None => {
                         let queued = Queued { action, durability, reply, arrived, resolving, permits };
