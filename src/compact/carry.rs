@@ -31,7 +31,7 @@ pub(crate) async fn spill(context: Context, span: Span, tier: Level, inputs: Vec
     Ok(())
 }
 
-/// A merge over sources that reads past the cache, so that it does not empty it, and knows what readers have there.
+/// A merge over sources that takes what readers have in the cache from there, and reads the rest past it, so that it does not empty it.
 pub(crate) fn merge_of(inputs: &[Source], cache: &Rc<BlockCache>) -> Merge {
     let mut merge = Merge::new(inputs.len());
     for source in inputs {

@@ -501,10 +501,14 @@ impl SegmentCursor {
             }
         }
         if !self.run.as_ref().is_some_and(|run| run.holds(ptr)) {
+            let comes = self.coming.as_ref().is_some_and(|coming| coming.holds(ptr));
+            if !comes && self.is_hole(leaf) {
+                return segment.load_block(ptr, BlockKind::Data).await;
+            }
             if let Some(used) = self.run.take() {
                 self.spare = used.pages;
             }
-            if !self.coming.as_ref().is_some_and(|coming| coming.holds(ptr)) {
+            if !comes {
                 self.coming = None;
                 self.start_run(&leaf.block, leaf.at).await?;
             }
@@ -526,12 +530,31 @@ impl SegmentCursor {
         Ok(block)
     }
 
+    /// Of a stream: whether the block at hand was passed over when the run under way was started, since it was in the cache beside,
+    /// and is no longer. What follows is there, so that run stays.
+    fn is_hole(&self, leaf: &Step) -> bool {
+        let Some(coming) = self.coming.as_ref().filter(|_| self.cache.is_none()) else { return false };
+        let next = leaf.at + 1;
+        next < leaf.block.count() && {
+            let next = leaf.block.child(next).block;
+            next.offset <= coming.offset + coming.bytes && (coming.holds(next) || self.has_cached(next))
+        }
+    }
+
     /// Starts to read what follows the current run, while that is used.
     async fn read_on(&mut self, path: &[Step], leaf: &Step) -> Result<()> {
         let end = self.run.as_ref().map_or(0, Run::end);
-        let mut later = leaf.at + 1..leaf.block.count();
-        if let Some(next) = later.find(|&next| leaf.block.child(next).block.end() > end) {
-            return self.start_run_from(&leaf.block, next).await;
+        let behind = |&next: &usize| leaf.block.child(next).block.end() > end;
+        if let Some(next) = (leaf.at + 1..leaf.block.count()).find(behind) {
+            if self.cache.is_some() {
+                return match self.has_cached(leaf.block.child(next).block) {
+                    true => Ok(()),
+                    false => self.start_run(&leaf.block, next).await,
+                };
+            }
+            if let Some(next) = self.to_read(&leaf.block, next) {
+                return self.start_run(&leaf.block, next).await;
+            }
         }
         // The leaf is used up. A stream goes on to the next one, if its parent knows it; the blocks of that
         // lie between the filter of this one and the leaf itself.
@@ -541,7 +564,10 @@ impl SegmentCursor {
         }
         let next_leaf = parent.block.child(parent.at + 1).block;
         if let Some(block) = self.block_beside(next_leaf, BlockKind::Leaf) {
-            return self.start_run_from(&block, 0).await;
+            return match self.to_read(&block, 0) {
+                Some(first) => self.start_run(&block, first).await,
+                None => Ok(()),
+            };
         }
         let (start, bytes) = pages_around(next_leaf);
         let ticket = self.segment.start_read(start, bytes, IoBuf::default()).await?;
@@ -565,16 +591,9 @@ impl SegmentCursor {
         cache.is_some_and(|cache| self.segment.is_cached(cache, ptr))
     }
 
-    /// Starts to read ahead in a leaf. A scan does if block `at` is not cached; a stream from the first that is not.
-    async fn start_run_from(&mut self, leaf: &Block, at: usize) -> Result<()> {
-        let mut blocks = match self.cache {
-            Some(_) => at..at + 1,
-            None => at..leaf.count(),
-        };
-        match blocks.find(|&at| !self.has_cached(leaf.child(at).block)) {
-            Some(at) => self.start_run(leaf, at).await,
-            None => Ok(()),
-        }
+    /// Of a stream: the first of a leaf's blocks from `at` on that has to be read.
+    fn to_read(&self, leaf: &Block, at: usize) -> Option<usize> {
+        (at..leaf.count()).find(|&at| !self.has_cached(leaf.child(at).block))
     }
 
     /// Starts to read a run of the leaf's blocks from `at` on: as many as fit, one at least. A stream's ends with the last that is not

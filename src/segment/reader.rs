@@ -284,20 +284,14 @@ impl Segment {
         ptr: BlockPtr,
         kind: BlockKind,
     ) -> Option<Rc<Block>> {
-        match cache.get(self.key_of(ptr)) {
-            Some(Cached::Block(block)) if block.kind() == kind => Some(block),
-            _ => None,
-        }
+        block_of(cache.get(self.key_of(ptr)), kind)
     }
 
     /// A block that is cached; counts a hit, but no miss: who does not find it here reads it with
     /// [`block`](Segment::block), which counts that.
     #[inline]
     pub(crate) fn peek_block(&self, cache: &BlockCache, ptr: BlockPtr, kind: BlockKind) -> Option<Rc<Block>> {
-        match cache.peek(self.key_of(ptr)) {
-            Some(Cached::Block(block)) if block.kind() == kind => Some(block),
-            _ => None,
-        }
+        block_of(cache.peek(self.key_of(ptr)), kind)
     }
 
     /// A block that is cached; counts as no use of it.
@@ -307,10 +301,7 @@ impl Segment {
         ptr: BlockPtr,
         kind: BlockKind,
     ) -> Option<Rc<Block>> {
-        match cache.glance(self.key_of(ptr)) {
-            Some(Cached::Block(block)) if block.kind() == kind => Some(block),
-            _ => None,
-        }
+        block_of(cache.glance(self.key_of(ptr)), kind)
     }
 
     pub(crate) fn is_cached(&self, cache: &BlockCache, ptr: BlockPtr) -> bool {
@@ -443,6 +434,15 @@ impl Segment {
     /// The root of the index, in a segment that has entries.
     pub(crate) fn root(&self) -> Option<Child> {
         (self.meta.depth > 0).then_some(self.meta.root)
+    }
+}
+
+/// A block of this kind, if that is what is cached.
+#[inline]
+fn block_of(cached: Option<Cached>, kind: BlockKind) -> Option<Rc<Block>> {
+    match cached {
+        Some(Cached::Block(block)) if block.kind() == kind => Some(block),
+        _ => None,
     }
 }
 
