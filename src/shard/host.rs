@@ -1,8 +1,8 @@
 //! Hosting shards: a thread each, with a runtime for the tasks of embedders.
 //!
 //! A shard's thread runs tokio's single-threaded runtime (tokio-uring's where io_uring is used, so that its files
-//! work in on-core tasks too). The shard's loop is the runtime's main future: each time it is polled it does one
-//! [turn](Core::turn). While there is more to do it wakes itself, and between its turns the runtime polls
+//! work in on-core tasks too). The shard's loop is the runtime's main future: each time it is polled it does a
+//! [turn](Core::turn), or two where it looked for news between. While there is more to do it wakes itself, and between its turns the runtime polls
 //! on-core tasks and collects their timers and sockets; otherwise it sleeps until its ring, its mailbox, its
 //! clock or an on-core commit wakes it.
 //!
@@ -314,7 +314,7 @@ fn use_up(ready: &AsyncFd<OwnedFd>, cx: &mut Context<'_>) -> std::io::Result<()>
     Ok(())
 }
 
-/// The loop: one turn a poll.
+/// The loop: one turn a poll, and another where looking has found news.
 async fn drive(
     core: &Rc<Core>,
     mailbox: &Arc<Mailbox>,
@@ -352,6 +352,15 @@ async fn drive(
         mailbox.give_back(spent.take());
         if taken > 0 && turn != Turn::Closed { Turn::Busy } else { turn }
     };
+    let give_way = || {
+        if core.log_is_late() {
+            std::thread::sleep(GIVE_WAY);
+        } else if core.io.in_flight() > 0 {
+            // Durable writes are completed by kernel threads of this core. A kernel that preempts only now
+            // and then would let them wait for the rest of this thread's slice.
+            std::thread::yield_now();
+        }
+    };
     let mut alarm: Option<(u64, Pin<Box<tokio::time::Sleep>>)> = None;
     let result = poll_fn(|cx| {
         mailbox.awake();
@@ -360,19 +369,12 @@ async fn drive(
         core.set_driver(if due { Waker::noop() } else { cx.waker() });
         let until = match turn() {
             Turn::Closed => return Poll::Ready(Ok(())),
-            Turn::Busy => None,
-            Turn::Idle(until) => Some(until),
-        };
-        let Some(until) = until else {
-            lookout.found();
-            if core.log_is_late() {
-                std::thread::sleep(GIVE_WAY);
-            } else if core.io.in_flight() > 0 {
-                // Durable writes are completed by kernel threads of this core. A kernel that preempts only now
-                // and then would let them wait for the rest of this thread's slice.
-                std::thread::yield_now();
+            Turn::Busy => {
+                lookout.found();
+                give_way();
+                return stay_awake(cx, due);
             }
-            return stay_awake(cx, due);
+            Turn::Idle(until) => until,
         };
         core.set_driver(cx.waker());
         let patience = core.patience();
@@ -393,7 +395,8 @@ async fn drive(
                     if turn() == Turn::Closed {
                         return Poll::Ready(Ok(()));
                     }
-                    return stay_awake(cx, false);
+                    give_way();
+                    return stay_awake(cx, due);
                 }
                 Stay::Sleep => {}
             }
