@@ -101,9 +101,9 @@ impl Kind {
         matches!(self, Kind::Rocksdb | Kind::Fjall)
     }
 
-    /// Whether [`Purpose::FewWrites`] is a setting of its own.
+    /// Whether [`Purpose::FewWrites`] is a setting of its own, for a peer.
     pub(crate) fn has_choice_of_writes(self) -> bool {
-        matches!(self, Kind::Quipu | Kind::Rocksdb)
+        self == Kind::Rocksdb
     }
 
     /// Whether it reads several keys in one call faster than one after another, for a peer's client.

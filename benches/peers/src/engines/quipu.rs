@@ -51,15 +51,15 @@ impl Quipu {
             });
         let mut setup = setup.clone();
         // As docs/benchmarking.md has it.
-        setup.quipu = match setup.purpose {
+        let (flush, ratio) = match setup.purpose {
             // Nearly all entries in the base, few in windows, fewer in memtables.
-            Purpose::CachedReads => {
-                Tuning { flush_bytes: Some(4 << 20), base_ratio: Some(16), ..setup.quipu }
-            }
+            Purpose::CachedReads => (Some(4 << 20), Some(16)),
             // The base is folded seldom.
-            Purpose::FewWrites => Tuning { flush_bytes: Some(64 << 20), base_ratio: Some(1), ..setup.quipu },
-            _ => setup.quipu,
+            Purpose::FewWrites => (Some(64 << 20), Some(1)),
+            _ => (None, None),
         };
+        let tuning = &mut setup.quipu;
+        (tuning.flush_bytes, tuning.base_ratio) = (tuning.flush_bytes.or(flush), tuning.base_ratio.or(ratio));
         let Tuning { one_directory, base_ratio, flush_bytes, log_file_bytes, log_files_max } = setup.quipu;
         if let Some(ratio) = base_ratio {
             options = options.base_ratio(ratio);

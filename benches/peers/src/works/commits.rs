@@ -194,15 +194,18 @@ pub(crate) fn buffered(bench: &Bench, _: &BTreeSet<u32>) -> Result<Vec<Row>> {
         entrants.push(usual);
     }
     for kind in bench.peers() {
-        entrants.push(Entrant::new(kind, Durability::Unsynced, threads()));
-        if kind.can_hold_back() {
-            let held = Entrant::new(kind, Durability::Within(WITHIN), threads());
-            if kind.has_choice_of_writes() {
-                let for_writes = for_writes(&held, vec![Clients::threads(1), Clients::threads(2)]);
-                entrants.push(Entrant { variant: "for writes, log held back", ..for_writes });
-            }
-            entrants.push(Entrant { variant: "log held back", ..held });
+        let usual = Entrant::new(kind, Durability::Unsynced, threads());
+        let held = Entrant::new(kind, Durability::Within(WITHIN), threads());
+        let held = kind.can_hold_back().then_some(Entrant { variant: "log held back", ..held });
+        if kind.has_choice_of_writes() {
+            entrants.push(for_writes(&usual, threads()));
+            entrants.extend(held.iter().map(|held| {
+                let variant = "for writes, log held back";
+                Entrant { variant, ..for_writes(held, threads()) }
+            }));
         }
+        entrants.push(usual);
+        entrants.extend(held);
     }
     let outcome = compare(
         bench,
