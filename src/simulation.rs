@@ -277,9 +277,7 @@ impl SimulatedShard {
     pub fn turn(&mut self) -> Left {
         self.news.0.store(false, Ordering::Relaxed);
         self.mailbox.awake();
-        let taken = self.core.take_requests(&self.mailbox, &self.spent);
-        let turn = self.core.turn();
-        self.mailbox.give_back(self.spent.take());
+        let turn = self.core.turn_with(&self.mailbox, &self.spent);
         self.executor.poll(1 + self.random.below(TASKS_PER_TURN));
         let until = match turn {
             Turn::Closed => return Left::Closed,
@@ -289,7 +287,7 @@ impl SimulatedShard {
         // Only what really wakes a sleeping shard counts.
         let most = self.core.patience();
         let woken = !self.mailbox.prepare_to_sleep(&Waker::from(self.news.clone()), most);
-        if taken > 0 || self.executor.has_ready() || woken || self.news.0.load(Ordering::Relaxed) {
+        if self.executor.has_ready() || woken || self.news.0.load(Ordering::Relaxed) {
             return Left::More;
         }
         if self.core.io.in_flight() > 0 {

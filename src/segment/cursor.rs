@@ -546,13 +546,11 @@ impl SegmentCursor {
         let end = self.run.as_ref().map_or(0, Run::end);
         let behind = |&next: &usize| leaf.block.child(next).block.end() > end;
         if let Some(next) = (leaf.at + 1..leaf.block.count()).find(behind) {
-            if self.cache.is_some() {
-                return match self.has_cached(leaf.block.child(next).block) {
-                    true => Ok(()),
-                    false => self.start_run(&leaf.block, next).await,
-                };
-            }
-            if let Some(next) = self.to_read(&leaf.block, next) {
+            let next = match self.cache {
+                Some(_) => Some(next).filter(|&next| !self.has_cached(leaf.block.child(next).block)),
+                None => self.to_read(&leaf.block, next),
+            };
+            if let Some(next) = next {
                 return self.start_run(&leaf.block, next).await;
             }
         }

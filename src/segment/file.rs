@@ -4,7 +4,7 @@
 //! the file, not to that read, so a read that is given up neither loses the descriptor nor stops the others.
 
 use crate::disk::io::{Io, Ticket};
-use crate::disk::{FileId, IoBuf, Op, OpenHow, Outcome};
+use crate::disk::{FileId, Op, OpenHow, Outcome};
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
@@ -94,14 +94,9 @@ impl SegmentFile {
         }
     }
 
-    /// Starts a read of whole pages from a file that is open.
-    pub(crate) fn start_read(&self, file: FileId, offset: u64, buf: IoBuf) -> Ticket {
-        self.io.start(Op::Read { file, offset, buf })
-    }
-
-    /// The same, where nobody waits for the answer but work that can wait.
-    pub(crate) fn start_bulk_read(&self, file: FileId, offset: u64, buf: IoBuf) -> Ticket {
-        self.io.start_bulk(Op::Read { file, offset, buf })
+    /// What the file is on.
+    pub(crate) fn io(&self) -> &Io {
+        &self.io
     }
 
     /// Starts to close the file, if it is open.

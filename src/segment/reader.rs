@@ -12,7 +12,7 @@ use super::meta::{Child, SegmentMeta};
 use super::{page_ceil, page_floor};
 use crate::cache::{BlockCache, BlockKey, Cached};
 use crate::disk::io::{Io, Ticket};
-use crate::disk::{Completion, FileId, IoBuf};
+use crate::disk::{Completion, IoBuf, Op};
 use crate::entry::DirectoryId;
 use crate::error::{Error, Result};
 use crate::levels::Commit;
@@ -388,21 +388,19 @@ impl Segment {
     }
 
     /// Starts to read whole pages, into a buffer used before or a new one; opens the file first if need be.
-    pub(crate) async fn start_read(&self, offset: u64, bytes: u64, mut buf: IoBuf) -> Result<Ticket> {
-        let file = self.open_for(offset, bytes).await?;
-        buf.resize(bytes as usize);
-        Ok(self.file.start_read(file, offset, buf))
+    pub(crate) async fn start_read(&self, offset: u64, bytes: u64, buf: IoBuf) -> Result<Ticket> {
+        let read = self.read_of(offset, bytes, buf).await?;
+        Ok(self.file.io().start(read))
     }
 
     /// The same for a merge, which can wait: see [`Io::start_bulk`].
-    pub(crate) async fn start_bulk_read(&self, offset: u64, bytes: u64, mut buf: IoBuf) -> Result<Ticket> {
-        let file = self.open_for(offset, bytes).await?;
-        buf.resize(bytes as usize);
-        Ok(self.file.start_bulk_read(file, offset, buf))
+    pub(crate) async fn start_bulk_read(&self, offset: u64, bytes: u64, buf: IoBuf) -> Result<Ticket> {
+        let read = self.read_of(offset, bytes, buf).await?;
+        Ok(self.file.io().start_bulk(read))
     }
 
-    /// The file, opened if need be, for a read.
-    async fn open_for(&self, offset: u64, bytes: u64) -> Result<FileId> {
+    /// A read of the file, which is opened if need be.
+    async fn read_of(&self, offset: u64, bytes: u64, mut buf: IoBuf) -> Result<Op> {
         let opened = self.file.open().await.map_err(|source| Error::io("open", self.name(), source));
         let (file, file_bytes) = opened?;
         if file_bytes != self.meta.file_bytes {
@@ -410,8 +408,9 @@ impl Segment {
             return Err(self.damaged(file_bytes.min(self.meta.file_bytes), why));
         }
         debug_assert!(offset + bytes <= file_bytes);
+        buf.resize(bytes as usize);
         probes::block_read_started(offset, bytes);
-        Ok(file)
+        Ok(Op::Read { file, offset, buf })
     }
 
     /// Awaits a read that was started at `offset`.

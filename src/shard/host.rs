@@ -346,12 +346,7 @@ async fn drive(
         cx.waker().wake_by_ref();
         Poll::Pending
     };
-    let turn = || {
-        let taken = core.take_requests(mailbox, &spent);
-        let turn = core.turn();
-        mailbox.give_back(spent.take());
-        if taken > 0 && turn != Turn::Closed { Turn::Busy } else { turn }
-    };
+    let turn = || core.turn_with(mailbox, &spent);
     let give_way = || {
         if core.log_is_late() {
             std::thread::sleep(GIVE_WAY);

@@ -302,7 +302,7 @@ impl Core {
         let staged = self.staged_moves();
         // A write that is held back is looked at again in the next turn, whatever comes before.
         let active = completed > 0 || sequenced > 0 || log_write != LogWrite::None || staged;
-        let compacted = self.compact(!active, answered > 0 || log_write == LogWrite::Held);
+        let compacted = self.compact(!active, answered > 0);
         let woken = self.tasks.poll() || self.allowance.is_awaited();
         if self.state.borrow().closing.is_some() && self.try_close() {
             return Turn::Closed;

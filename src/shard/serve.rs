@@ -4,7 +4,7 @@ use super::catalog::Known;
 use super::mailbox::{Letter, Mailbox};
 use super::request::{At, Opened, ReplyTo, Request};
 use super::sequence::Reply;
-use super::{Core, State, TOP};
+use super::{Core, State, TOP, Turn};
 use crate::engine::scan::RangeOf;
 use crate::entry::DirectoryId;
 use crate::error::{Error, Result};
@@ -56,8 +56,16 @@ impl Drop for Permits {
 }
 
 impl Core {
-    /// Takes up what is in the mailbox, a bounded number. Answers how many. Comes before every turn.
-    pub(crate) fn take_requests(self: &Rc<Self>, mailbox: &Arc<Mailbox>, spent: &Spent) -> usize {
+    /// A turn that begins with the requests of a mailbox. With those there is more to do at once.
+    pub(crate) fn turn_with(self: &Rc<Self>, mailbox: &Arc<Mailbox>, spent: &Spent) -> Turn {
+        let taken = self.take_requests(mailbox, spent);
+        let turn = self.turn();
+        mailbox.give_back(spent.take());
+        if taken > 0 && turn != Turn::Closed { Turn::Busy } else { turn }
+    }
+
+    /// Takes up what is in the mailbox, a bounded number. Answers how many.
+    fn take_requests(self: &Rc<Self>, mailbox: &Arc<Mailbox>, spent: &Spent) -> usize {
         self.allowance.refill();
         if mailbox.is_ending() {
             let mut state = self.state.borrow_mut();

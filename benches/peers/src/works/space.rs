@@ -109,13 +109,13 @@ pub(crate) fn amplification(bench: &Bench, _: &BTreeSet<u32>) -> Result<Vec<Row>
         let place = bench.place("space");
         let setup = Setup {
             memtable_bytes,
-            purpose: if variant == "universal" { Purpose::FewWrites } else { Purpose::Mixed },
+            purpose: if matches!(variant, FEW_WRITES | "universal") {
+                Purpose::FewWrites
+            } else {
+                Purpose::Mixed
+            },
             quipu: match variant {
-                FEW_WRITES => Tuning {
-                    base_ratio: Some(1),
-                    flush_bytes: Some(tuning.flush_bytes.map_or(64 << 20, |bytes| bytes / 3 * 4)),
-                    ..tuning
-                },
+                FEW_WRITES => Tuning { flush_bytes: tuning.flush_bytes.map(|bytes| bytes / 3 * 4), ..tuning },
                 LITTLE_SPACE => Tuning { base_ratio: Some(16), ..tuning },
                 _ => tuning,
             },
