@@ -56,8 +56,8 @@ fn the_descriptor_wakes_a_sleeper() {
     }
 }
 
-/// A turn with nothing to do takes no system call; one with work takes one to submit and at most one to
-/// collect.
+/// A turn with nothing to do takes no system call. One with work takes one to submit; and what completed
+/// together takes at most one to be posted and one to reset the event, however often it was asked for.
 #[test]
 fn idle_turns_stay_out_of_the_kernel() {
     let folder = real_folder();
@@ -77,7 +77,11 @@ fn idle_turns_stay_out_of_the_kernel() {
     while disk.in_flight() > 0 {
         disk.collect(&mut completions);
     }
-    assert!(disk.stats().enters <= before + 1 + completions.len() as u64);
+    assert_eq!(completions.len(), 32);
+    disk.collect(&mut completions); // finds nothing, and resets the descriptor
+    // At worst each of them completed alone.
+    let enters = disk.stats().enters - before - 1;
+    assert!(enters <= 2 * 32, "{enters} system calls for 32 completions");
 }
 
 /// A disk dropped with operations in flight waits for them: afterwards all that was submitted is there.
