@@ -59,7 +59,8 @@ fn paths_that_break_the_grammar() {
 
     // A root of two components needs two.
     let folder = procs::folder();
-    let engine = Options::new().root_components(2).open(folder.path()).unwrap();
+    let options = Options::new().shards(2).root_components(2).log_file_bytes(1 << 20);
+    let engine = options.open(folder.path()).unwrap();
     is_invalid(engine.directory("a"), &["1 components", "root of this engine has 2"]);
 }
 

@@ -17,7 +17,7 @@
 
 mod procs;
 
-use procs::{Seeded, child, folder, plays, report};
+use procs::{PATIENCE, Seeded, child, folder, plays, report};
 use quipu::{Answer, Batch, CommitId, Directory, Durability, Engine, IoChoice, Local, Options, Retention};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader};
@@ -343,7 +343,9 @@ fn kill_again_and_again(seed: u64, retention: &str, kills: u64) {
     let mut random = Seeded(seed.wrapping_mul(soak));
     let mut known: Vec<Known> = (0..WRITERS).map(|_| Known::default()).collect();
     let (mut replayed, mut carries, mut orphans, started) = (0, 0, 0, Instant::now());
-    for generation in 0..kills {
+    let mut generation = 0;
+    // Whether a kill hits a carry is chance: where none of them did, there are more.
+    while generation < kills || (generation < 10 * kills && (carries == 0 || replayed == 0)) {
         run_and_kill(path, &mut known, generation, retention, &mut random);
         let io = if generation % 4 == 0 { IoChoice::Plain } else { IoChoice::Auto };
         let engine = options(io, retention_named(retention)).open(path).unwrap();
@@ -356,10 +358,11 @@ fn kill_again_and_again(seed: u64, retention: &str, kills: u64) {
             0 => engine.close().unwrap(),
             _ => drop(engine),
         }
+        generation += 1;
     }
     let commits: u64 = known.iter().map(|known| known.at).sum();
     println!(
-        "{kills} kills in {:?}: {commits} commits, {replayed} replayed, {carries} carries and {orphans} files cut off",
+        "{generation} kills in {:?}: {commits} commits, {replayed} replayed, {carries} carries and {orphans} files cut off",
         started.elapsed()
     );
     assert!(carries > 0 && replayed > 0, "no kill hit a carry");
@@ -399,7 +402,7 @@ fn run_and_kill(path: &Path, known: &mut [Known], generation: u64, retention: &s
         0 => std::thread::sleep(Duration::from_millis(random.below(25))),
         kind => {
             for _ in 0..random.below(if kind == 1 { 1500 } else { 250 }) {
-                acknowledgements.recv_timeout(Duration::from_secs(60)).unwrap();
+                acknowledgements.recv_timeout(PATIENCE).unwrap();
             }
             std::thread::sleep(Duration::from_micros(random.below(2000)));
         }

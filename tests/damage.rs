@@ -8,7 +8,7 @@
 
 mod procs;
 
-use procs::{Seeded, eventually, files, folder, within_a_minute};
+use procs::{Seeded, eventually, files, folder, within_minutes};
 use quipu::{Commit, Directory, Engine, Error, IoChoice, Options, Retention};
 use std::collections::BTreeMap;
 use std::fs;
@@ -284,7 +284,7 @@ fn damage_everything(retention: Retention, as_of: bool) {
                     found
                 });
                 let read = read.unwrap();
-                let result = within_a_minute(&label, move || read.join().map_err(drop));
+                let result = within_minutes(&label, move || read.join().map_err(drop));
                 send.send((label, result)).unwrap();
             }
         });
@@ -354,6 +354,7 @@ fn what_is_not_damaged_is_served() {
 /// What is refused stays as it was, to be looked into or mended.
 #[test]
 fn a_log_that_lost_commits_is_refused_and_nothing_is_touched() {
+    let mut flipped = 0;
     // Some leave their last commits in a file of their own, some do not.
     for commits in [100, 631, 650, 807, 900] {
         let retention = Retention::None;
@@ -363,7 +364,12 @@ fn a_log_that_lost_commits_is_refused_and_nothing_is_touched() {
         let mut refused = 0;
         for file in &logs {
             let bytes = &original.files[*file];
-            let mut harms = vec![Harm::Gone, Harm::Cut(0), Harm::Flip(60_000, 4)];
+            let mut harms = vec![Harm::Gone, Harm::Cut(0)];
+            // A file that the close interrupted in the making is shorter.
+            if bytes.len() > 60_000 {
+                harms.push(Harm::Flip(60_000, 4));
+                flipped += 1;
+            }
             harms.extend((1..bytes.len() / 4096).map(|page| Harm::Cut(page * 4096)));
             for harm in harms {
                 let folder = folder();
@@ -399,4 +405,5 @@ fn a_log_that_lost_commits_is_refused_and_nothing_is_touched() {
         println!("{commits} commits: {refused} refused");
         assert!(refused > 5, "{refused}");
     }
+    assert!(flipped > 0, "no log file is long enough");
 }

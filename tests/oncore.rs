@@ -5,7 +5,7 @@
 
 mod procs;
 
-use procs::{eventually, folder, within_a_minute};
+use procs::{eventually, folder, within_minutes};
 use quipu::{Batch, Commit, Directory, Durability, Engine, Error, IoChoice, Local, Options, Retention};
 use std::cell::{Cell, RefCell};
 use std::io::{BufRead, BufReader, Write};
@@ -26,7 +26,7 @@ fn small() -> Options {
 /// Runs a test with io_uring, where it is to be had, and with plain system calls.
 fn on_each_io(test: impl Fn(&Engine, &Directory) + Send + Copy + 'static) {
     for io in [IoChoice::Auto, IoChoice::Plain] {
-        within_a_minute("work on the shard's core", move || {
+        within_minutes("work on the shard's core", move || {
             let folder = folder();
             let engine = small().io(io).open(folder.path()).unwrap();
             let directory = engine.directory("a/b").unwrap();
@@ -217,7 +217,7 @@ fn tokio_uring_files_beside_threads_that_ask_again() {
                 }
                 let work = engine.run_on(directory, async move |_: Local| -> std::io::Result<()> {
                     let file = tokio_uring::fs::File::create(&path).await?;
-                    for block in 0..2000u64 {
+                    for block in 0..200u64 {
                         file.write_all_at(vec![block as u8; 512], block * 512).await.0?;
                     }
                     file.close().await
@@ -284,7 +284,7 @@ impl Drop for Tell {
 
 #[test]
 fn closing_drops_tasks_that_still_run() {
-    within_a_minute("closing with tasks", || {
+    within_minutes("closing with tasks", || {
         for io in [IoChoice::Auto, IoChoice::Plain] {
             let folder = folder();
             let engine = small().io(io).open(folder.path()).unwrap();
@@ -388,7 +388,7 @@ fn as_of_reads_on_the_core() {
 /// Reads from the disk, while nothing else keeps the shard awake.
 #[test]
 fn reads_from_the_disk_on_an_idle_shard() {
-    within_a_minute("reads on an idle shard", || {
+    within_minutes("reads on an idle shard", || {
         for io in [IoChoice::Auto, IoChoice::Plain] {
             let folder = folder();
             let open = || small().io(io).retention(Retention::Forever).open(folder.path()).unwrap();

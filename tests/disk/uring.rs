@@ -45,8 +45,8 @@ fn the_descriptor_wakes_a_sleeper() {
             let before = completions.len();
             disk.collect(&mut completions);
             if completions.len() == before {
-                let asleep = Instant::now();
-                assert!(readable(&disk, 10) && asleep.elapsed().as_secs() < 5, "slept through a completion");
+                // However slow the disk is, it wakes in the end; a wake that is missed never comes.
+                assert!(readable(&disk, 600), "slept through a completion");
             }
         }
         assert_eq!(completions.len() as u64, 1 + round % 20);

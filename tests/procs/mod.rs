@@ -10,7 +10,11 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
+
+/// What takes longer hangs: no machine is so slow.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A folder on the disk of the build: the system's folder for temporary files may be in memory.
 pub(crate) fn folder() -> TempDir {
@@ -83,25 +87,25 @@ pub(crate) fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// Calls `check` until it answers true; fails where it does not in the time that a slow machine may take.
+/// Calls `check` until it answers true; fails where it never does.
 pub(crate) fn eventually(what: &str, mut check: impl FnMut() -> bool) {
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let until = Instant::now() + PATIENCE;
     while !check() {
-        assert!(std::time::Instant::now() < until, "not within a minute: {what}");
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        assert!(Instant::now() < until, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// Runs a function that could hang on a thread of its own; fails where it is not done in time.
-pub(crate) fn within_a_minute<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+/// Runs a function that could hang on a thread of its own; fails where it does.
+pub(crate) fn within_minutes<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, finished) = std::sync::mpsc::channel();
     let worker = std::thread::spawn(move || {
         let result = work();
         let _ = done.send(());
         result
     });
-    match finished.recv_timeout(std::time::Duration::from_secs(60)) {
-        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("not done within a minute: {what}"),
+    match finished.recv_timeout(PATIENCE) {
+        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("not done within {PATIENCE:?}: {what}"),
         _ => worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
     }
 }

@@ -86,7 +86,8 @@ fn a_failure_shrinks_to_what_matters() {
     plan.actions.insert(middle, read.clone());
     let failure = run(&plan).unwrap_err();
     assert_eq!(failure.action, middle + 1);
-    let (small, again, _) = shrink(&plan, &failure, Duration::from_secs(20));
+    // It ends by itself, long before.
+    let (small, again, _) = shrink(&plan, &failure, Duration::from_secs(3600));
     assert_eq!(small.actions, [read]);
     assert_eq!(again.place, failure.place);
 }
