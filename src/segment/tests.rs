@@ -584,6 +584,39 @@ fn streams_read_what_readers_do_not_have() {
     }
 }
 
+/// What a stream found in the cache when it planned a run may be gone when it comes there, and the other way round.
+#[test]
+fn streams_go_on_when_the_cache_beside_them_changes() {
+    let mut random = Random(44);
+    let model = random_model(&mut random, 20_000, 300);
+    let whole: Vec<_> = entries(&model).collect();
+    for options in [SegmentOptions::default(), lz4()] {
+        let (bytes, meta) = write(&model, options, 1);
+        let fixture = fixture(bytes, meta, 0);
+        // Of a few megabytes, so much at a time.
+        for (cache_bytes, every) in [(200_000, 7), (800_000, 50), (2_000_000, 300)] {
+            let cache = Rc::new(BlockCache::new(cache_bytes));
+            let mut cursor = SegmentCursor::stream(fixture.segment.clone()).beside(cache.clone());
+            let (mut warm, mut more) = (0, block_on(&fixture.io, cursor.seek_first()).unwrap());
+            for (number, entry) in whole.iter().enumerate() {
+                assert_eq!(cursor.entry().as_ref(), Some(entry));
+                warm += usize::from(cursor.is_warm());
+                if number % every == 0 {
+                    // Mostly of what comes next, so that much of the way changes.
+                    let ahead = random.below(2000) as usize;
+                    let Entry { directory, key, commit, .. } = whole[(number + ahead) % whole.len()];
+                    let hash = key_hash(directory, key);
+                    let get = fixture.segment.get(&cache, directory, key, hash, commit);
+                    assert!(block_on(&fixture.io, get).unwrap().is_some());
+                }
+                assert!(more);
+                more = block_on(&fixture.io, cursor.next()).unwrap();
+            }
+            assert!(!more && warm > 0 && warm < whole.len(), "{warm} of {}", whole.len());
+        }
+    }
+}
+
 #[test]
 fn the_cache_keeps_to_its_budget() {
     let model = random_model(&mut Random(42), 20_000, 3000);
