@@ -187,6 +187,13 @@ impl BlockCache {
         }
     }
 
+    /// Keeps a block that is to take the place of others that are cached. It counts as used, as they are: else, where the cache is
+    /// full, it would go before those that are forgotten soon, and leave nothing.
+    pub(crate) fn take_over(&self, key: BlockKey, cached: Cached) {
+        self.insert(key, cached);
+        let _ = self.inner.borrow().get(&key);
+    }
+
     /// The bytes kept now.
     pub(crate) fn bytes(&self) -> u64 {
         self.inner.borrow().weight()

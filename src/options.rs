@@ -143,7 +143,8 @@ impl Options {
         self
     }
 
-    /// **Fixed at creation.** Bytes of one part of the base (default: 64 MiB).
+    /// **Fixed at creation.** Bytes of one part of the base (default: 32 MiB). A fold replaces the base part by part: while it writes one,
+    /// disk and cache hold the old and the new one.
     pub fn part_bytes(mut self, bytes: u64) -> Self {
         self.part_bytes = Some(bytes);
         self
@@ -323,7 +324,7 @@ impl Fixed {
             root_components: options.root_components.unwrap_or(1),
             compression: options.compression.unwrap_or_default(),
             base_ratio: options.base_ratio.unwrap_or(3),
-            part_bytes: options.part_bytes.unwrap_or(64 << 20),
+            part_bytes: options.part_bytes.unwrap_or(32 << 20),
             flush_bytes: options.flush_bytes.unwrap_or(48 << 20),
             log_file_bytes: options.log_file_bytes.unwrap_or(32 << 20),
         }

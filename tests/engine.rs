@@ -44,9 +44,19 @@ fn content(directory: &Directory) -> BTreeMap<Vec<u8>, Vec<u8>> {
 /// What readers have in the cache stays there when a fold writes it to new files.
 #[test]
 fn folds_do_not_empty_the_cache() {
+    a_fold_does_not_empty_the_cache(64 << 20, 256 << 10);
+}
+
+/// Nor where it has no room for both the new and the old: a megabyte each, beside the window.
+#[test]
+fn folds_do_not_empty_a_cache_that_is_full() {
+    a_fold_does_not_empty_the_cache(2_000_000, 1 << 20);
+}
+
+fn a_fold_does_not_empty_the_cache(cache_bytes: usize, part_bytes: u64) {
     const KEYS: u32 = 5_000;
     let folder = folder();
-    let options = || small().shards(1).part_bytes(256 << 10).cache_bytes(64 << 20).durability(FOR_EVER);
+    let options = || small().shards(1).part_bytes(part_bytes).cache_bytes(cache_bytes).durability(FOR_EVER);
     let key = |number: u32| number.wrapping_mul(2_654_435_761).to_be_bytes();
     let put = |directory: &Directory, number| directory.put(key(number), [number as u8; 200]).wait().unwrap();
     let stats = |engine: &Engine| engine.stats().wait().unwrap().shards[0].clone();

@@ -7,6 +7,7 @@ use crate::disk::{FileId, IoBuf, Op, OpenHow, Outcome};
 use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::segment::{BlockPtr, Finished, Segment, SegmentIdentity, SegmentWriter};
+use crate::view::Kind;
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
@@ -24,6 +25,8 @@ pub(crate) struct Output {
     writer: SegmentWriter,
     /// What the cache will know the segment by.
     number: u64,
+    /// Whether it takes the place of what is cached: a part of the base does, a window's entries were mostly in tables.
+    takes_over: bool,
     flights: VecDeque<Ticket>,
     open: bool,
 }
@@ -50,7 +53,9 @@ impl Output {
         let file = file.map_err(|error| Error::io("create", &name, error))?;
         let writer = SegmentWriter::new(context.segments, identity);
         let (context, number) = (context.clone(), context.cache.segment_number());
-        Ok(Output { context, name, file, offset: 0, writer, number, flights: VecDeque::new(), open: true })
+        let takes_over = identity.kind == Kind::Part.to_byte();
+        let flights = VecDeque::new();
+        Ok(Output { context, name, file, offset: 0, writer, number, takes_over, flights, open: true })
     }
 
     /// Adds an entry; `warm` where readers have what it comes from in memory: then they get the block that it goes into, and
@@ -68,7 +73,11 @@ impl Output {
     }
 
     fn keep(&self, ptr: BlockPtr, kept: Cached) {
-        self.context.cache.insert(BlockKey { segment: self.number, offset: ptr.offset }, kept);
+        let key = BlockKey { segment: self.number, offset: ptr.offset };
+        match self.takes_over {
+            true => self.context.cache.take_over(key, kept),
+            false => self.context.cache.insert(key, kept),
+        }
     }
 
     /// The bytes of the file so far.
