@@ -1,7 +1,7 @@
 //! Quipu's own clients: tasks on the shards' cores, and async tasks on other threads.
 //!
-//! On a core there are either many clients, a task each, or one task that keeps many commits in flight. They draw from their
-//! shard's slots; async tasks draw from all. A client that never has to wait
+//! On a core there are either many clients, a task each, or one task that serves them all or keeps many commits in flight. They
+//! draw from their shard's slots; async tasks draw from all. A client that never has to wait
 //! (what it reads is in memory, its commits are buffered) lets others have a turn after every fourth operation.
 
 use crate::drive::Spec;
@@ -10,6 +10,9 @@ use crate::engines::{Failure, Result};
 use crate::measure::{Measured, Recorder, Times, Window, interrupted};
 use crate::ops::{Data, Op, Ops, Slots, look_at, lost};
 use crate::shared::timer::Timer;
+use bytes::Bytes;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use quipu::{Batch, Directory, Engine, Local, LocalCommit, Result as Quipus};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -17,6 +20,7 @@ use std::future::poll_fn;
 use std::ops::ControlFlow;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
@@ -268,6 +272,130 @@ pub(crate) fn on_core_pipelined(
             place.recorder.borrow_mut().record(intended, started);
         }
     })
+}
+
+/// A closed loop of reads and commits on the cores: one task on each shard serves so many clients, as the event loop of a server
+/// does those who are connected. Each client has its answer before its next operation starts. What those want to read who are
+/// ready at the same time is read in a call.
+pub(crate) fn on_core_served(quipu: &Quipu, spec: &Spec, clients: u32, times: Times) -> Result<Measured> {
+    on_each_place(quipu, spec, None, Window::now(times), async move |place: Place| {
+        let clients: Vec<Ops> = (0..clients).map(|number| place.ops(number)).collect();
+        let ready = (0..clients.len()).collect();
+        let commits = VecDeque::with_capacity(clients.len());
+        let mut served = Served {
+            place: &place,
+            clients,
+            ready,
+            now: Instant::now(),
+            commits,
+            reads: FuturesUnordered::new(),
+        };
+        while served.serve()? {
+            poll_fn(|context| served.answer(context)).await?;
+        }
+        Ok(())
+    })
+}
+
+/// The clients of a shard.
+struct Served<'a> {
+    place: &'a Place,
+    clients: Vec<Ops>,
+    /// Those who have their answer.
+    ready: Vec<usize>,
+    /// When they got it.
+    now: Instant,
+    /// Who waits for a commit, and since when; in the order in which they become durable.
+    commits: VecDeque<(usize, Instant, LocalCommit)>,
+    /// Those whose reads take a look at the disk.
+    reads: FuturesUnordered<Reads<'a>>,
+}
+
+/// Reads in a call.
+type Reads<'a> = Pin<Box<dyn Future<Output = Result<Read>> + 'a>>;
+
+/// Who has read which slots, and what was found.
+struct Read {
+    started: Instant,
+    readers: Vec<(usize, u32)>,
+    values: Vec<Option<Bytes>>,
+}
+
+impl Served<'_> {
+    /// Starts operations until everyone waits. Answers whether anyone does.
+    fn serve(&mut self) -> Result<bool> {
+        let window = self.place.recorder.borrow().window();
+        let Place { local, directory, .. } = self.place;
+        while !self.ready.is_empty() {
+            let started = self.now;
+            let (mut readers, mut keys) = (Vec::with_capacity(self.ready.len()), Vec::new());
+            for client in self.ready.drain(..) {
+                let ops = &mut self.clients[client];
+                if window.over(started) || !ops.more() {
+                    continue;
+                }
+                match ops.next() {
+                    Op::Get(slot) => {
+                        readers.push((client, slot));
+                        keys.push(ops.key(slot));
+                    }
+                    Op::Put(slot) => {
+                        let commit = local.put(directory, ops.key(slot), ops.value());
+                        self.commits.push_back((client, started, commit));
+                    }
+                    _ => return Err("these clients read and put single keys only".into()),
+                }
+            }
+            if readers.is_empty() {
+                break;
+            }
+            let mut reads: Reads<'_> = Box::pin(async move {
+                let values = local.get_many(directory, &keys).await?;
+                Ok(Read { started, readers, values })
+            });
+            // Mostly all is in memory, and those clients are ready again.
+            match reads.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(read) => self.read(read?)?,
+                Poll::Pending => self.reads.push(reads),
+            }
+        }
+        Ok(!(self.commits.is_empty() && self.reads.is_empty()))
+    }
+
+    /// Waits for answers, and takes all that are there.
+    fn answer(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        while let Poll::Ready(Some(read)) = self.reads.poll_next_unpin(context) {
+            self.read(read?)?;
+        }
+        let mut answered = 0;
+        while let Some((_, _, commit)) = self.commits.get_mut(answered)
+            && let Poll::Ready(durable) = commit.poll_unpin(context)
+        {
+            durable?;
+            answered += 1;
+        }
+        if answered > 0 {
+            self.now = Instant::now();
+        }
+        for (client, started, _) in self.commits.drain(..answered) {
+            self.place.recorder.borrow_mut().record(started, self.now);
+            self.ready.push(client);
+        }
+        if self.ready.is_empty() { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+
+    /// Gives clients what they have read.
+    fn read(&mut self, Read { started, readers, values }: Read) -> Result<()> {
+        self.now = Instant::now();
+        for ((client, slot), value) in readers.into_iter().zip(values) {
+            if !value.is_some_and(|value| self.clients[client].right(slot, &value)) {
+                return Err(lost(slot));
+            }
+            self.place.recorder.borrow_mut().record(started, self.now);
+            self.ready.push(client);
+        }
+        Ok(())
+    }
 }
 
 /// A closed loop of reads on the cores: one task on each shard reads so many keys in a call, as a service does that takes its

@@ -108,6 +108,8 @@ pub(crate) enum Clients {
     OnCore(u32),
     /// One task on each core of Quipu that keeps so many commits in flight.
     Pipelined(u32),
+    /// One task on each core of Quipu that serves so many clients.
+    Served(u32),
     /// Plain threads, each of which reads so many keys in a call.
     ThreadsTogether(u32, u32),
     /// One task on each core of Quipu that reads so many keys in a call.
@@ -129,6 +131,7 @@ impl Clients {
         match self {
             Clients::ThreadsTogether(..) | Clients::OnCoreTogether(_) => work == Work::Get,
             Clients::Pipelined(_) => work == Work::Put,
+            Clients::Served(_) => work == Work::YcsbA,
             _ => true,
         }
     }
@@ -154,6 +157,9 @@ impl Clients {
             Clients::OnCore(each) => native::on_core(quipu()?, &spec(View::Newest), *each, None, times),
             Clients::Pipelined(each) => {
                 native::on_core_pipelined(quipu()?, &spec(View::Newest), *each, times)
+            }
+            Clients::Served(clients) => {
+                native::on_core_served(quipu()?, &spec(View::Newest), *clients, times)
             }
             Clients::ThreadsTogether(threads, together) => {
                 drive::closed_together(store, &spec(View::Newest), *threads, *together, times)
@@ -181,6 +187,9 @@ impl fmt::Display for Clients {
             }
             Clients::OnCore(each) => write!(f, "on-core, {each} in flight on each shard"),
             Clients::Pipelined(each) => write!(f, "on-core, {each} in flight from one task on each shard"),
+            Clients::Served(clients) => {
+                write!(f, "on-core, {clients} clients served by one task on each shard")
+            }
             Clients::ThreadsTogether(threads, together) => {
                 write!(f, "{threads} threads, {together} keys a call")
             }

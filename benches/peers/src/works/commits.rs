@@ -233,9 +233,11 @@ pub(crate) fn ycsb_a(bench: &Bench, _: &BTreeSet<u32>) -> Result<Vec<Row>> {
     let data = Data { keys: bench.scale.pick(1_000_000, 200_000), value_bytes: 200, seed: SEED };
     let mut entrants = Vec::new();
     if bench.has(Kind::Quipu) {
-        let clients = vec![Clients::OnCore(32), Clients::Async(64, 1), Clients::threads(64)];
+        let on_core = vec![Clients::Served(32), Clients::OnCore(32)];
+        let others = [Clients::Async(64, 1), Clients::threads(64)];
+        let clients = on_core.iter().cloned().chain(others).collect();
         let usual = Entrant::new(Kind::Quipu, Durability::Synced, clients);
-        entrants.push(for_writes(&usual, vec![Clients::OnCore(32)]));
+        entrants.push(for_writes(&usual, on_core));
         entrants.push(usual);
     }
     for kind in bench.peers() {
