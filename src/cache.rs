@@ -187,8 +187,8 @@ impl BlockCache {
         }
     }
 
-    /// Keeps a block that is to take the place of others that are cached. It counts as used, as they are: else, where the cache is
-    /// full, it would go before those that are forgotten soon, and leave nothing.
+    /// Keeps a block that is to take the place of one that is cached. It counts as used: else, where the cache is full, it would go
+    /// before that one, which is forgotten soon, and leave nothing.
     pub(crate) fn take_over(&self, key: BlockKey, cached: Cached) {
         self.insert(key, cached);
         let _ = self.inner.borrow().get(&key);

@@ -144,7 +144,8 @@ impl Options {
     }
 
     /// **Fixed at creation.** Bytes of one part of the base (default: 32 MiB). A fold replaces the base part by part: while it writes one,
-    /// disk and cache hold the old and the new one.
+    /// disk and cache hold the old and the new one. Each part that was read since it was written has its file open: of more data than the
+    /// process may open files of this size, let parts be larger.
     pub fn part_bytes(mut self, bytes: u64) -> Self {
         self.part_bytes = Some(bytes);
         self

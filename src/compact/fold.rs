@@ -191,6 +191,7 @@ impl Folding<'_> {
         loop {
             let part = tiles[at].part.take();
             let tile = &tiles[at];
+            let replaced = part.is_some().then_some(self.inputs.len());
             let part = part.iter().map(|part| Source::Segment(part.segment.clone()));
             let sources: Vec<Source> = self.inputs.iter().cloned().chain(part).collect();
             let mut merge = merge_of(&sources, &self.context.cache);
@@ -211,6 +212,9 @@ impl Folding<'_> {
                 }
                 let (mut full, warm) = (false, merge.is_warm());
                 sift.push(&entry, self.dead, |entry| full |= output.add(entry, warm));
+                if warm && merge.source() == replaced {
+                    output.take_over();
+                }
                 self.context.throttle.spend(work_of(&entry));
                 if full {
                     output.flush().await?;

@@ -7,7 +7,6 @@ use crate::disk::{FileId, IoBuf, Op, OpenHow, Outcome};
 use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::segment::{BlockPtr, Finished, Segment, SegmentIdentity, SegmentWriter};
-use crate::view::Kind;
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
@@ -25,7 +24,9 @@ pub(crate) struct Output {
     writer: SegmentWriter,
     /// What the cache will know the segment by.
     number: u64,
-    /// Whether it takes the place of what is cached: a part of the base does, a window's entries were mostly in tables.
+    /// Where the blocks lie that were put into the cache; they are forgotten if it comes to nothing.
+    kept: Vec<u64>,
+    /// The block being filled takes the place of one that is cached.
     takes_over: bool,
     flights: VecDeque<Ticket>,
     open: bool,
@@ -53,9 +54,18 @@ impl Output {
         let file = file.map_err(|error| Error::io("create", &name, error))?;
         let writer = SegmentWriter::new(context.segments, identity);
         let (context, number) = (context.clone(), context.cache.segment_number());
-        let takes_over = identity.kind == Kind::Part.to_byte();
-        let flights = VecDeque::new();
-        Ok(Output { context, name, file, offset: 0, writer, number, takes_over, flights, open: true })
+        Ok(Output {
+            context,
+            name,
+            file,
+            offset: 0,
+            writer,
+            number,
+            kept: Vec::new(),
+            takes_over: false,
+            flights: VecDeque::new(),
+            open: true,
+        })
     }
 
     /// Adds an entry; `warm` where readers have what it comes from in memory: then they get the block that it goes into, and
@@ -63,21 +73,33 @@ impl Output {
     #[inline]
     pub(crate) fn add(&mut self, entry: &Entry<'_>, warm: bool) -> bool {
         self.writer.add(entry);
+        if let Some(closed) = self.writer.take_kept() {
+            self.keep(closed);
+            while let Some(closed) = self.writer.take_kept() {
+                self.keep(closed);
+            }
+            self.takes_over = false;
+        }
         if warm {
             self.writer.keep_block();
-        }
-        while let Some((ptr, kept)) = self.writer.take_kept() {
-            self.keep(ptr, kept);
         }
         self.writer.has_output()
     }
 
-    fn keep(&self, ptr: BlockPtr, kept: Cached) {
+    /// The block that the last entry went into takes the place of one that readers have in the cache.
+    #[inline]
+    pub(crate) fn take_over(&mut self) {
+        self.writer.keep_block();
+        self.takes_over = true;
+    }
+
+    fn keep(&mut self, (ptr, kept): (BlockPtr, Cached)) {
         let key = BlockKey { segment: self.number, offset: ptr.offset };
         match self.takes_over {
             true => self.context.cache.take_over(key, kept),
             false => self.context.cache.insert(key, kept),
         }
+        self.kept.push(ptr.offset);
     }
 
     /// The bytes of the file so far.
@@ -141,7 +163,7 @@ impl Output {
         let identity = self.writer.identity();
         let writer = std::mem::replace(&mut self.writer, SegmentWriter::new(self.context.segments, identity));
         let Finished { chunks, meta, kept } = writer.finish();
-        kept.into_iter().for_each(|(ptr, kept)| self.keep(ptr, kept));
+        kept.into_iter().for_each(|closed| self.keep(closed));
         for chunk in chunks {
             self.write(chunk).await?;
         }
@@ -155,6 +177,7 @@ impl Output {
         let flushed = io.run(Op::SyncFolder).await;
         flushed.map_err(|error| Error::io("flush the folder of", &self.name, error))?;
         self.open = false;
+        self.kept.clear();
         // A file that does not close well is closed all the same; what counts was flushed.
         let _ = io.run(Op::Close { file: self.file }).await;
         let name = std::mem::take(&mut self.name);
@@ -164,6 +187,9 @@ impl Output {
 
 impl Drop for Output {
     fn drop(&mut self) {
+        for offset in self.kept.drain(..) {
+            self.context.cache.forget(BlockKey { segment: self.number, offset });
+        }
         if self.open {
             // Given up: the disk closes it when what is in flight has landed, unheard.
             drop(self.context.io.start(Op::Close { file: self.file }));

@@ -132,6 +132,12 @@ impl Merge {
         self.order.last().is_some_and(|&first| self.cursors[first].cursor.is_warm())
     }
 
+    /// The number of the source that the entry it is at comes from, in the order in which they were added.
+    #[inline]
+    pub(crate) fn source(&self) -> Option<usize> {
+        self.order.last().copied()
+    }
+
     /// Goes to the next entry, if that needs no wait; answers whether it did.
     #[inline]
     pub(crate) fn step(&mut self) -> bool {

@@ -2,7 +2,8 @@
 //!
 //! On a core there are either many clients, a task each, or one task that serves them all or keeps many commits in flight. They
 //! draw from their shard's slots; async tasks draw from all. A client that never has to wait
-//! (what it reads is in memory, its commits are buffered) lets others have a turn after every fourth operation.
+//! (what it reads is in memory, its commits are buffered) lets others have a turn after every fourth operation; those that a task
+//! serves commit durably, so they wait.
 
 use crate::drive::Spec;
 use crate::engines::quipu::Quipu;
@@ -386,11 +387,13 @@ impl Served<'_> {
 
     /// Gives clients what they have read.
     fn read(&mut self, Read { started, readers, values }: Read) -> Result<()> {
-        self.now = Instant::now();
-        for ((client, slot), value) in readers.into_iter().zip(values) {
+        for (&(client, slot), value) in readers.iter().zip(values) {
             if !value.is_some_and(|value| self.clients[client].right(slot, &value)) {
                 return Err(lost(slot));
             }
+        }
+        self.now = Instant::now();
+        for (client, _) in readers {
             self.place.recorder.borrow_mut().record(started, self.now);
             self.ready.push(client);
         }
