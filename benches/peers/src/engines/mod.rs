@@ -101,7 +101,7 @@ impl Kind {
         matches!(self, Kind::Rocksdb | Kind::Fjall)
     }
 
-    /// Whether [`Purpose::FewWrites`] is a setting of its own, for a peer.
+    /// Whether [`Purpose::FewWrites`] is a setting of its own, for a peer; [`Purpose::CachedUpdates`] is for none.
     pub(crate) fn has_choice_of_writes(self) -> bool {
         self == Kind::Rocksdb
     }
@@ -146,6 +146,8 @@ pub(crate) enum Purpose {
     ColdReads,
     /// Mostly writes: few bytes written rather than little space, where there is a choice.
     FewWrites,
+    /// Reads and updates of data in memory: updates gathered for longer, where there is a choice.
+    CachedUpdates,
     /// Mostly reads, of data in memory: few places to look for a key rather than few bytes written, where there is a choice.
     CachedReads,
 }

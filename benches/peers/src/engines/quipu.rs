@@ -56,6 +56,8 @@ impl Quipu {
             Purpose::CachedReads => (Some(4 << 20), Some(16)),
             // The base is folded seldom.
             Purpose::FewWrites => (Some(64 << 20), Some(1)),
+            // The windows gather more, and the base is folded as often as usual: the cache has room for both.
+            Purpose::CachedUpdates => (Some(64 << 20), None),
             _ => (None, None),
         };
         let tuning = &mut setup.quipu;
