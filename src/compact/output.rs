@@ -73,13 +73,12 @@ impl Output {
     #[inline]
     pub(crate) fn add(&mut self, entry: &Entry<'_>, warm: bool) -> bool {
         self.writer.add(entry);
-        if let Some(closed) = self.writer.take_kept() {
-            self.keep(closed);
-            while let Some(closed) = self.writer.take_kept() {
-                self.keep(closed);
-            }
-            self.takes_over = false;
+        let mut closed = false;
+        while let Some(kept) = self.writer.take_kept() {
+            self.keep(kept);
+            closed = true;
         }
+        self.takes_over &= !closed;
         if warm {
             self.writer.keep_block();
         }
