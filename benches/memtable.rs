@@ -4,7 +4,7 @@
 //! own; both maps do the same operations in the same round, so compare the columns, not runs.
 
 use quipu::levels::Commit;
-use quipu::memtable::{DirectoryId, Memtable, Place};
+use quipu::memtable::{DirectoryId, Entry, Memtable, Place};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -70,7 +70,8 @@ fn memtable(keys: &[Key], asked: &[Key]) -> ([f64; MEASURES.len()], usize) {
     let mut table = Memtable::new();
     let late = time(|| {
         for (n, (directory, key)) in keys.iter().enumerate() {
-            table.insert_late(DirectoryId(*directory), key, Commit(n as u64 + 1), Some(&VALUE));
+            let (directory, commit) = (DirectoryId(*directory), Commit(n as u64 + 1));
+            table.insert_late(&Entry { directory, key, commit, value: Some(&VALUE) }, None);
         }
         table.catch_up();
     });

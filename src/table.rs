@@ -16,6 +16,8 @@ const WARM_SHARE: u64 = 16;
 pub(crate) struct Table {
     after: Commit,
     last: Cell<Commit>,
+    /// The newest commit as of which anybody began to read.
+    seen: Cell<Commit>,
     /// Bytes of the operations in it, as the budgets count them.
     bytes: Cell<u64>,
     /// Of point reads, how many found what they looked for in it.
@@ -30,6 +32,7 @@ impl Table {
         Rc::new(Table {
             after,
             last: Cell::new(after),
+            seen: Cell::new(after),
             bytes: Cell::new(0),
             found: Cell::new(0),
             live: RefCell::new(Memtable::new()),
@@ -48,6 +51,19 @@ impl Table {
 
     pub(crate) fn memory(&self) -> usize {
         self.with_lagging(Memtable::memory)
+    }
+
+    /// Somebody is about to read it as of its newest commit, or of an earlier one.
+    #[inline]
+    pub(crate) fn see(&self) {
+        self.seen.set(self.last.get());
+    }
+
+    /// The newest commit as of which anybody may be reading it.
+    #[inline]
+    pub(crate) fn seen(self: &Rc<Self>) -> Commit {
+        // But for its shard nobody has it.
+        if Rc::strong_count(self) == 1 { self.after } else { self.seen.get() }
     }
 
     /// So many point reads found what they looked for.

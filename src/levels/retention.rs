@@ -87,6 +87,11 @@ impl History {
         Commit(newest.0.saturating_sub(self.retention.last() - 1)).max(self.last_from).min(newest)
     }
 
+    /// Whether only the newest commit can be read, whatever commits follow.
+    pub fn newest_only(&self) -> bool {
+        self.aligned.is_empty() && self.retention.last() == 1
+    }
+
     /// Whether the commit can be read when `newest` is the newest.
     pub fn retained(&self, divisor: Divisor, asked: Commit, newest: Commit) -> bool {
         asked <= newest

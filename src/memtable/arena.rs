@@ -1,6 +1,7 @@
 //! Where a memtable's records lie: appended to chunks, never moved, never removed.
 //!
-//! A record is a [`Header`], the key and the value, end to end. Chunks start small, so that an idle shard
+//! A record is a [`Header`], the key and the value, end to end. It may become that of a newer version of its key, where the
+//! value has room ([`Arena::overwrite`]). Chunks start small, so that an idle shard
 //! costs little, and double up to [`CHUNK_BYTES_MAX`]. A record that would waste much of a chunk's end gets a
 //! chunk of its own, of just its size, and the chunk being filled goes on being filled.
 
@@ -60,8 +61,10 @@ const NO_VALUE: u32 = u32::MAX;
 struct Header {
     commit: u64,
     directory: u64,
-    key_len: u32,
     value_len: u32,
+    key_len: u16,
+    /// Bytes behind the value that belong to the record, too.
+    spare: u16,
 }
 
 /// What memory is fetched by.
@@ -103,12 +106,13 @@ impl Arena {
     /// Copies an entry in.
     pub(super) fn push(&mut self, entry: &Entry<'_>) -> Locator {
         let value = entry.value.unwrap_or_default();
-        debug_assert!(value.len() < NO_VALUE as usize && entry.key.len() < u32::MAX as usize);
+        debug_assert!(value.len() < NO_VALUE as usize && entry.key.len() <= u16::MAX.into());
         let header = Header {
             commit: entry.commit.0,
             directory: entry.directory.0,
-            key_len: entry.key.len() as u32,
             value_len: entry.value.map_or(NO_VALUE, |value| value.len() as u32),
+            key_len: entry.key.len() as u16,
+            spare: 0,
         };
         let at = self.chunk_for(HEADER_BYTES + entry.key.len() + value.len());
         let chunk = &mut self.chunks[at];
@@ -124,13 +128,29 @@ impl Arena {
     pub(super) fn entry(&self, at: Locator) -> Entry<'_> {
         let (header, rest) = self.chunks[at.chunk as usize][at.offset as usize..].split_at(HEADER_BYTES);
         let header: Header = bytemuck::pod_read_unaligned(header);
-        let (key, rest) = rest.split_at(header.key_len as usize);
+        let (key, rest) = rest.split_at(header.key_len.into());
         Entry {
             directory: DirectoryId(header.directory),
             key,
             commit: Commit(header.commit),
             value: (header.value_len != NO_VALUE).then(|| &rest[..header.value_len as usize]),
         }
+    }
+
+    /// Makes a record that of another version of its key, if that fits where it lies.
+    #[inline]
+    pub(super) fn overwrite(&mut self, at: Locator, commit: Commit, value: Option<&[u8]>) -> bool {
+        let record = &mut self.chunks[at.chunk as usize][at.offset as usize..];
+        let (bytes, rest) = record.split_at_mut(HEADER_BYTES);
+        let header: Header = bytemuck::pod_read_unaligned(bytes);
+        let held = if header.value_len == NO_VALUE { 0 } else { header.value_len as usize };
+        let new = value.unwrap_or_default();
+        let room = held + usize::from(header.spare);
+        let Some(Ok(spare)) = room.checked_sub(new.len()).map(u16::try_from) else { return false };
+        let value_len = value.map_or(NO_VALUE, |value| value.len() as u32);
+        bytes.copy_from_slice(bytemuck::bytes_of(&Header { commit: commit.0, value_len, spare, ..header }));
+        rest[header.key_len.into()..][..new.len()].copy_from_slice(new);
+        true
     }
 
     /// Fetches the beginning of a record into the core's cache; what it answers means nothing.

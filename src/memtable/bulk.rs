@@ -9,9 +9,12 @@
 //! 3. A short run is sorted by comparing entries. Since each sort is stable, of two that are equal the one
 //!    that was staged later comes later, and that is the one that counts.
 //!
-//! And inserting a few at once, for a table that is read between: [`Memtable::insert_late`] keeps up to [`TOGETHER_MAX`] records
+//! And inserting a few at once, for a table that is read between: [`Memtable::insert_late`] keeps up to [`TOGETHER_MAX`] entries
 //! aside, and [`Memtable::catch_up`] puts them in. All of them go down the tree a level at a time, so that the core fetches
 //! the nodes of many while it would wait for those of one. So do the keys of [`Memtable::get_each`].
+//!
+//! A key that is written again and again would fill the table with versions that nobody can read any more. So an entry that
+//! comes late may take the place of the version before it, and mostly its memory, where the caller knows that nobody sees that.
 
 use super::Memtable;
 use super::arena::{Arena, Locator};
@@ -24,6 +27,8 @@ const RUN_SHORT: usize = 24;
 /// The most records that are kept aside, or keys that are searched for together: enough to keep the core's line fill
 /// buffers busy.
 const TOGETHER_MAX: usize = 16;
+/// The longest key and value that are kept aside: they are copied twice.
+const ASIDE_BYTES_MAX: usize = 4096;
 /// The part of a key that a pass sorts by.
 const PART_BYTES: usize = 8;
 
@@ -35,15 +40,50 @@ pub(super) struct Staged {
     record: Locator,
 }
 
+/// An entry that is kept aside.
+pub(super) struct Late {
+    directory: DirectoryId,
+    commit: Commit,
+    /// Versions of the key made after this commit are seen by nobody once this one is there.
+    unseen_after: Option<Commit>,
+    /// Where the key begins; the value follows.
+    at: usize,
+    key_len: usize,
+    value_len: Option<usize>,
+}
+
+impl Late {
+    #[inline]
+    fn entry<'a>(&self, aside: &'a [u8]) -> Entry<'a> {
+        let (key, rest) = aside[self.at..].split_at(self.key_len);
+        let value = self.value_len.map(|len| &rest[..len]);
+        Entry { directory: self.directory, key, commit: self.commit, value }
+    }
+}
+
 impl Memtable {
     /// Adds a version of a key, as [`Memtable::insert`] does; it is to be seen only after [`Memtable::catch_up`], or
     /// after so many others that it goes in with them.
-    pub fn insert_late(&mut self, directory: DirectoryId, key: &[u8], commit: Commit, value: Option<&[u8]>) {
-        let record = self.arena.push(&Entry { directory, key, commit, value });
-        if self.late.is_empty() && self.is_behind_all(record) {
+    ///
+    /// The newest version of the key that the table has is *superseded* by it, and may go, if it was made after the commit
+    /// `unseen_after`. The caller promises that nobody reads, now or later, as of a commit from that version's to the one before
+    /// this.
+    pub fn insert_late(&mut self, entry: &Entry<'_>, unseen_after: Option<Commit>) {
+        let &Entry { directory, key, commit, value } = entry;
+        let value_bytes = value.unwrap_or_default();
+        if key.len() + value_bytes.len() > ASIDE_BYTES_MAX {
+            self.catch_up();
+            self.insert(directory, key, commit, value);
+            return;
+        }
+        if self.late.is_empty() && self.is_behind_all(entry) {
+            let record = self.arena.push(entry);
             return self.place(record);
         }
-        self.late.push(record);
+        let (at, key_len, value_len) = (self.aside.len(), key.len(), value.map(<[u8]>::len));
+        self.aside.extend_from_slice(key);
+        self.aside.extend_from_slice(value_bytes);
+        self.late.push(Late { directory, commit, unseen_after, at, key_len, value_len });
         if self.late.len() == TOGETHER_MAX {
             self.catch_up();
         }
@@ -80,7 +120,7 @@ impl Memtable {
         std::hint::black_box(touched);
     }
 
-    /// Whether records are kept aside.
+    /// Whether entries are kept aside.
     #[inline]
     pub fn lags(&self) -> bool {
         !self.late.is_empty()
@@ -88,34 +128,46 @@ impl Memtable {
 
     /// Puts in what was kept aside.
     pub fn catch_up(&mut self) {
-        let mut late = std::mem::take(&mut self.late);
+        let (mut late, mut aside) = (std::mem::take(&mut self.late), std::mem::take(&mut self.aside));
         let mut leaves = [self.root; TOGETHER_MAX];
         let leaves = &mut leaves[..late.len().min(TOGETHER_MAX)];
         for _ in 0..self.depth {
-            for (node, &record) in leaves.iter_mut().zip(&late) {
-                *node = self.child_of(*node, &self.arena.entry(record));
+            for (node, late) in leaves.iter_mut().zip(&late) {
+                *node = self.child_of(*node, &late.entry(&aside));
             }
         }
         self.touch_leaves(leaves);
         // A split changes what lies where: those behind it are looked for anew.
         let before = self.leaves.len();
-        for (&leaf, &record) in leaves.iter().zip(&late) {
-            if self.leaves.len() == before {
-                self.place_in(leaf, record);
-            } else {
-                self.place(record);
-            }
+        for (&leaf, late) in leaves.iter().zip(&late) {
+            let entry = late.entry(&aside);
+            let leaf = if self.leaves.len() == before { leaf } else { self.descend(&entry, |_, _| {}) };
+            self.place_in(leaf, &entry, late.unseen_after);
         }
         late.clear();
-        self.late = late;
+        aside.clear();
+        (self.late, self.aside) = (late, aside);
     }
 
-    /// Puts a record in the leaf that it belongs to.
+    /// Puts an entry in the leaf that it belongs to.
     #[inline]
-    fn place_in(&mut self, leaf: NodeId, record: Locator) {
-        let entry = self.arena.entry(record);
+    fn place_in(&mut self, leaf: NodeId, entry: &Entry<'_>, unseen_after: Option<Commit>) {
         let slots = &mut self.leaves[leaf].slots;
-        let (at, present) = slots.find(&self.arena, &entry);
+        let (at, present) = slots.find(&self.arena, entry);
+        if let Some(seen) = unseen_after.filter(|_| !present)
+            && let Some(&older) = slots.records().get(at)
+            && !slots.is_of_other_key(at, entry)
+        {
+            // Nobody has a position in a version that nobody sees: its record may become the new one's.
+            let old = self.arena.entry(older);
+            if old.commit > seen
+                && (old.directory, old.key) == (entry.directory, entry.key)
+                && self.arena.overwrite(older, entry.commit, entry.value)
+            {
+                return;
+            }
+        }
+        let record = self.arena.push(entry);
         if present {
             slots.replace(at, record);
         } else if slots.is_full() {

@@ -6,7 +6,9 @@
 //!
 //! How it works:
 //!
-//! 1. An insert copies the entry to an append-only arena (`arena`): a record never moves or goes away.
+//! 1. An insert copies the entry to an append-only arena (`arena`): a record never moves or goes away. But one that nobody reads any
+//!    more may become that of the next version of its key ([`Memtable::insert_late`]), so that a key that is written again and
+//!    again takes the memory of one, and the carry finds it once.
 //! 2. A B+tree (`node`) keeps the records' locators in order. It is insert-only, so its nodes live in a pool,
 //!    refer to each other by number, and are never freed or merged; leaves are linked both ways.
 //! 3. Beside each locator a node holds the record's directory and the part of its key that tells the node's
@@ -31,7 +33,7 @@ mod tests;
 pub use crate::entry::{DirectoryId, Entry};
 use crate::levels::Commit;
 use arena::{Arena, Locator};
-use bulk::Staged;
+use bulk::{Late, Staged};
 use node::{Inner, Leaf, NO_NODE, NodeId, Pool, SLOTS, Slots};
 use std::fmt;
 
@@ -56,8 +58,10 @@ pub struct Memtable {
     entries: usize,
     /// Records that are not in the tree yet.
     staged: Vec<Staged>,
-    /// Those that go into it together.
-    late: Vec<Locator>,
+    /// Entries that go into it together.
+    late: Vec<Late>,
+    /// Their keys and values.
+    aside: Vec<u8>,
 }
 
 /// Where an entry is in the table that gave out the position; stays good whatever is inserted later.
@@ -108,6 +112,7 @@ impl Memtable {
             entries: 0,
             staged: Vec::new(),
             late: Vec::new(),
+            aside: Vec::new(),
         }
     }
 
@@ -147,7 +152,7 @@ impl Memtable {
     /// Puts a record at the end of the table without a search, if it belongs there and there is room.
     #[inline]
     fn append(&mut self, record: Locator) -> bool {
-        if self.leaves[self.last].slots.is_full() || !self.is_behind_all(record) {
+        if self.leaves[self.last].slots.is_full() || !self.is_behind_all(&self.arena.entry(record)) {
             return false;
         }
         let leaf = &mut self.leaves[self.last];
@@ -157,11 +162,11 @@ impl Memtable {
         true
     }
 
-    /// Whether a record belongs behind all that are in the tree.
+    /// Whether an entry belongs behind all that are in the tree.
     #[inline]
-    fn is_behind_all(&self, record: Locator) -> bool {
+    fn is_behind_all(&self, entry: &Entry<'_>) -> bool {
         let last = self.leaves[self.last].slots.records().last();
-        last.is_none_or(|&last| self.arena.entry(last).order(&self.arena.entry(record)).is_lt())
+        last.is_none_or(|&last| self.arena.entry(last).order(entry).is_lt())
     }
 
     /// The newest version of a key that is not newer than a commit; of a deleted key, the delete.
@@ -205,6 +210,8 @@ impl Memtable {
             + self.leaves.memory()
             + self.inners.memory()
             + self.staged.capacity() * size_of::<Staged>()
+            + self.late.capacity() * size_of::<Late>()
+            + self.aside.capacity()
     }
 
     /// The first entry behind a place.

@@ -2,7 +2,7 @@
 
 use super::*;
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 type Version = (u64, Vec<u8>, Reverse<u64>);
@@ -64,6 +64,11 @@ fn directory(seeded: &mut Seeded) -> u64 {
 }
 
 type Put = fn(&mut Memtable, DirectoryId, &[u8], Commit, Option<&[u8]>);
+
+/// Inserts late, and keeps all versions.
+fn put_late(table: &mut Memtable, directory: DirectoryId, key: &[u8], commit: Commit, value: Option<&[u8]>) {
+    table.insert_late(&Entry { directory, key, commit, value }, None);
+}
 
 /// A table and its model, filled alike.
 struct Pair {
@@ -328,7 +333,7 @@ fn of_two_inserts_of_one_version_the_later_counts() {
 #[test]
 fn what_was_inserted_late_is_there_once_the_table_has_caught_up() {
     for (seed, keys) in (0..).zip(KINDS.repeat(4)) {
-        let mut pair = Pair { put: Memtable::insert_late, ..Pair::new(seed, keys) };
+        let mut pair = Pair { put: put_late, ..Pair::new(seed, keys) };
         for round in 0..60 {
             for _ in 0..pair.seeded.below(if round % 2 == 0 { 8 } else { 80 }) {
                 pair.commit();
@@ -351,6 +356,94 @@ fn what_was_inserted_late_is_there_once_the_table_has_caught_up() {
         pair.table.settle();
         pair.check();
     }
+}
+
+/// Late inserts may supersede versions: whoever began to read before, as of any commit, sees nothing of it.
+#[test]
+fn what_readers_see_is_never_superseded() {
+    for (seed, keys) in (0..).zip(KINDS.repeat(4)) {
+        let mut pair = Pair::new(seed, keys);
+        let some: Vec<_> = (0..12).map(|_| pair.some_key()).collect();
+        let (mut readers, mut seen) = (Vec::new(), 0);
+        for round in 1..1500 {
+            let (directory, key) = some[pair.seeded.below(12) as usize].clone();
+            let value = vec![round as u8; [0, 3, 3, 40, 5000][pair.seeded.below(5) as usize]];
+            let value = (pair.seeded.below(5) > 0).then_some(value);
+            let entry = Entry {
+                directory: DirectoryId(directory),
+                key: &key,
+                commit: Commit(round),
+                value: value.as_deref(),
+            };
+            pair.table.insert_late(&entry, Some(Commit(seen)));
+            pair.model.insert((directory, key, Reverse(round)), value);
+            // Somebody begins to read as of the newest commit; or nobody reads any more.
+            match pair.seeded.below(300) {
+                0 => (readers, seen) = (Vec::new(), 0),
+                1..20 => {
+                    readers.push(round);
+                    seen = round;
+                }
+                _ => {}
+            }
+        }
+        readers.push(1499);
+        pair.table.catch_up();
+        check_tree(&pair.table);
+        assert!(pair.table.entries() < pair.model.len() * 2 / 3, "{keys:?}: {:?}", pair.table);
+        let all: BTreeSet<_> = some.into_iter().collect();
+        for at in readers {
+            let newest = |(id, key): &(u64, Vec<u8>)| {
+                let versions = (*id, key.clone(), Reverse(at))..=(*id, key.clone(), Reverse(0));
+                pair.model.range(versions).next().map(clone)
+            };
+            let expected: Vec<_> = all.iter().filter_map(newest).collect();
+            let got =
+                |(id, key): &(u64, Vec<u8>)| pair.table.get(DirectoryId(*id), key, Commit(at)).map(owned);
+            assert!(all.iter().filter_map(got).eq(expected.iter().cloned()), "{keys:?}, as of {at}");
+            // A scan finds the same: of each key the first that is not newer.
+            let mut scanned: Vec<(Version, _)> = Vec::new();
+            let mut position = pair.table.first_from(Place::Start);
+            while let Some(here) = position {
+                let (version, value) = owned(pair.table.entry(here));
+                let same =
+                    scanned.last().is_some_and(|(last, _)| (last.0, &last.1) == (version.0, &version.1));
+                if version.2.0 <= at && !same {
+                    scanned.push((version, value));
+                }
+                position = pair.table.next(here);
+            }
+            assert!(scanned == expected, "{keys:?}, as of {at}");
+        }
+    }
+}
+
+#[test]
+fn a_key_written_again_and_again_takes_the_memory_of_one_where_nobody_reads_it() {
+    let mut table = Memtable::new();
+    let mut put = |key: &[u8], commit, value: Option<&[u8]>, unseen_after| {
+        let entry = Entry { directory: DirectoryId(1), key, commit: Commit(commit), value };
+        table.insert_late(&entry, unseen_after);
+        table.catch_up();
+        (table.entries(), table.memory())
+    };
+    for number in 0..1000u64 {
+        put(&number.to_be_bytes(), 1, Some(&[1; 200]), None);
+    }
+    put(&[1; 8], 2, Some(&[1; 200]), None);
+    let (entries, memory) = put(&[1; 8], 3, Some(&[1; 200]), Some(Commit(1)));
+    for commit in 4..100_000 {
+        // A delete and a shorter value leave the room for a longer one.
+        let value = [&[2; 200][..], &[2; 70]][commit as usize % 2];
+        put(&[1; 8], commit, (commit % 3 > 0).then_some(value), Some(Commit(1)));
+    }
+    assert_eq!(put(&[1; 8], 100_000, Some(&[3; 200]), Some(Commit(1))), (entries, memory));
+    // With somebody who sees the newest version, one more is kept; a longer value is one more, too.
+    assert_eq!(put(&[1; 8], 100_001, Some(&[4; 200]), Some(Commit(100_000))).0, entries + 1);
+    assert_eq!(put(&[1; 8], 100_002, Some(&[5; 201]), Some(Commit(100_000))).0, entries + 2);
+    let at =
+        |commit| table.get(DirectoryId(1), &[1; 8], Commit(commit)).and_then(|entry| Some(entry.value?[0]));
+    assert_eq!([at(2), at(100_000), at(100_001), at(100_002)], [None, Some(3), Some(4), Some(5)]);
 }
 
 /// Staging is inserting, however much is staged at once and whatever the table holds by then.

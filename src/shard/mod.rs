@@ -194,6 +194,7 @@ impl Core {
     /// All that a read of the newest commit needs.
     pub(crate) fn frame(&self) -> Frame {
         let state = self.state.borrow();
+        state.tip.active.see();
         Frame {
             commit: state.tip.schedule.at,
             active: state.tip.active.clone(),

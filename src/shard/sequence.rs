@@ -599,7 +599,8 @@ impl State {
         self.log.stage(commit, record);
         probes::commit_sequenced(config.shard, commit, record.len());
         // A record made here reads back.
-        let carry = self.tip.apply(record, &config.budget, Apply::Live).flatten();
+        let how = Apply::Live { newest_only: self.history.newest_only() };
+        let carry = self.tip.apply(record, &config.budget, how).flatten();
         if let Some(carry) = carry {
             let work = self.work_of(carry);
             probes::carry_due(config.shard, carry.level(config.divisor).0, commit, work.total());

@@ -6,6 +6,7 @@
 
 use super::record;
 use super::schedule::Schedule;
+use crate::entry::{DirectoryId, Entry};
 use crate::levels::{Budget, Carry, Commit};
 use crate::limits;
 use crate::memtable::Memtable;
@@ -18,7 +19,10 @@ use std::rc::Rc;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Apply {
     /// They are to be read at once.
-    Live,
+    Live {
+        /// Of old commits none can be read as of, but by those who are reading already.
+        newest_only: bool,
+    },
     /// They are to be read when the replay is over, see [`Tip::settle`].
     Replayed,
     /// Nothing: a segment holds the commit. Only the schedule moves.
@@ -70,13 +74,19 @@ impl Tip {
         }
         let commit = self.next();
         let (mut weight, mut bytes) = (0, 0);
+        let seen = self.active.seen();
         self.active.with_mut(|memtable| {
             record::each_op(record, |directory, key, value| {
                 let size = key.len() + value.map_or(0, <[u8]>::len);
                 bytes += size as u64;
                 weight += (size + limits::OPERATION_BYTES_OVERHEAD) as u64;
                 match how {
-                    Apply::Live => memtable.insert_late(directory, key, commit, value),
+                    Apply::Live { newest_only } => {
+                        // What merges look for in the engine's own directories may be an older version.
+                        let supersede = newest_only && directory >= DirectoryId::FIRST_FREE;
+                        let entry = Entry { directory, key, commit, value };
+                        memtable.insert_late(&entry, supersede.then_some(seen));
+                    }
                     Apply::Replayed => memtable.stage(directory, key, commit, value),
                     Apply::Held => {}
                 }
