@@ -90,14 +90,18 @@ impl Memtable {
     }
 
     /// As [`Memtable::get`], for several keys: tells what it finds, with the key's place among them.
-    pub fn get_each<'a>(
+    pub fn get_each<'a, 'k, K: 'k>(
         &'a self,
-        keys: &[(DirectoryId, &[u8])],
+        keys: &'k [K],
+        key_of: impl Fn(&'k K) -> (DirectoryId, &'k [u8]),
         at: Commit,
         mut tell: impl FnMut(usize, Entry<'a>),
     ) {
         for (chunk, keys) in keys.chunks(TOGETHER_MAX).enumerate() {
-            let probe = |&(directory, key)| Entry { directory, key, commit: at, value: None };
+            let probe = |key| {
+                let (directory, key) = key_of(key);
+                Entry { directory, key, commit: at, value: None }
+            };
             let mut leaves = [self.root; TOGETHER_MAX];
             let leaves = &mut leaves[..keys.len()];
             for _ in 0..self.depth {

@@ -30,7 +30,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 /// The reads of a batched get that overlap, in memory and on the disk.
-const GETS_AT_ONCE: usize = 64;
+const GETS_AT_ONCE: usize = together::KEYS_TOGETHER_MAX;
 
 /// The value of a key, as of the frame's commit.
 pub(crate) async fn get(

@@ -10,6 +10,7 @@ use super::reader::{Found, Segment, Step};
 use crate::cache::BlockCache;
 use crate::entry::DirectoryId;
 use crate::levels::Commit;
+use smallvec::SmallVec;
 use std::hint::black_box;
 use std::rc::Rc;
 
@@ -29,37 +30,38 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// What a segment says about a key.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// What a segment says about a key of which it may hold a version.
 pub(crate) enum Answered {
-    /// It holds no version.
-    Absent,
     /// It holds this one.
     Found(Found),
     /// That takes a look at the disk.
     Unknown,
 }
 
+/// Keys that are on their way down at a time, before it takes more memory: most segments hold few of those looked for.
+const WAYS: usize = 16;
+
 /// A key on its way down.
-struct Way<'a> {
+struct Way<'s, 'k> {
     /// Its place among the keys.
     number: usize,
-    segment: &'a Segment,
-    target: Target<'a>,
+    segment: &'s Segment,
+    target: Target<'k>,
     /// The last index block and the child taken there; none above the root.
     above: Option<Step>,
     data: Option<Rc<Block>>,
 }
 
-/// As [`Segment::get_now`], for several keys, each in the segment that is to be asked for it, if there is one. The answers are in the order of the keys.
-pub(crate) fn get_each_now<'a>(
+/// As [`Segment::get_now`], for several keys, each in the segment that is to be asked for it, if there is one. Tells what it finds, with
+/// the key's place among them; nothing of a key that is not there.
+pub(crate) fn get_each_now<'s, 'k>(
     cache: &BlockCache,
-    keys: &[Wanted<'a>],
+    keys: &[Wanted<'k>],
     at: Commit,
-    segment_of: impl Fn(&Wanted<'a>) -> Option<&'a Segment>,
-) -> Vec<Answered> {
-    let mut answers = vec![Answered::Absent; keys.len()];
-    let mut ways = Vec::with_capacity(keys.len());
+    segment_of: impl Fn(&Wanted<'k>) -> Option<&'s Segment>,
+    mut tell: impl FnMut(usize, Answered),
+) {
+    let mut ways = SmallVec::<[Way<'_, '_>; WAYS]>::new();
     for (number, wanted) in keys.iter().enumerate() {
         let segment = segment_of(wanted).filter(|segment| {
             segment.meta().identity.first <= at && segment.in_range(wanted.directory, wanted.key)
@@ -71,22 +73,22 @@ pub(crate) fn get_each_now<'a>(
                 let target = Target::new(wanted.directory, wanted.key, segment.distance(at));
                 ways.push(Way { number, segment, target, above: None, data: None });
             }
-            None => answers[number] = Answered::Unknown,
+            None => tell(number, Answered::Unknown),
         }
     }
-    let depth = |way: &Way<'_>| way.segment.meta().depth;
+    let depth = |way: &Way<'_, '_>| way.segment.meta().depth;
     for level in 1..ways.iter().map(depth).max().unwrap_or(1) {
-        ways.retain_mut(|way| level >= depth(way) || way.go_down(cache, BlockKind::Node, &mut answers));
+        ways.retain(|way| level >= depth(way) || way.go_down(cache, BlockKind::Node, &mut tell));
     }
     // Most segments hold few of the keys: this asks for one line of each key's filter.
     ways.retain(|way| match way.segment.filter_now(cache, way.above.as_ref()) {
         Some(filter) => filter.may_contain(keys[way.number].hash),
-        None => way.ends_unknown(&mut answers),
+        None => way.ends_unknown(&mut tell),
     });
-    ways.retain_mut(|way| way.go_down(cache, BlockKind::Leaf, &mut answers));
-    ways.retain_mut(|way| {
+    ways.retain(|way| way.go_down(cache, BlockKind::Leaf, &mut tell));
+    ways.retain(|way| {
         way.data = way.segment.child_now(cache, way.above.as_ref(), BlockKind::Data);
-        way.data.is_some() || way.ends_unknown(&mut answers)
+        way.data.is_some() || way.ends_unknown(&mut tell)
     });
     let blocks = ways.iter().filter_map(|way| way.data.as_deref());
     black_box(blocks.fold(0, |sum, block| sum ^ block.touch_slots()));
@@ -94,18 +96,22 @@ pub(crate) fn get_each_now<'a>(
     black_box(found.fold(0, |sum, byte| sum ^ byte));
     for way in &ways {
         if let Some(found) = way.data.as_deref().and_then(|block| way.segment.found_in(block, &way.target)) {
-            answers[way.number] = Answered::Found(found);
+            tell(way.number, Answered::Found(found));
         }
     }
-    answers
 }
 
-impl Way<'_> {
+impl Way<'_, '_> {
     /// One index block further down; false where that ends the way.
     #[inline]
-    fn go_down(&mut self, cache: &BlockCache, kind: BlockKind, answers: &mut [Answered]) -> bool {
+    fn go_down(
+        &mut self,
+        cache: &BlockCache,
+        kind: BlockKind,
+        tell: &mut impl FnMut(usize, Answered),
+    ) -> bool {
         let Some(block) = self.segment.child_now(cache, self.above.as_ref(), kind) else {
-            return self.ends_unknown(answers);
+            return self.ends_unknown(tell);
         };
         let child = block.child_of(&self.target);
         self.above = child.map(|at| Step { block, at });
@@ -113,8 +119,8 @@ impl Way<'_> {
     }
 
     /// What is next on the way is not in memory.
-    fn ends_unknown(&self, answers: &mut [Answered]) -> bool {
-        answers[self.number] = Answered::Unknown;
+    fn ends_unknown(&self, tell: &mut impl FnMut(usize, Answered)) -> bool {
+        tell(self.number, Answered::Unknown);
         false
     }
 }

@@ -28,7 +28,7 @@ use std::task::{Context, Poll, Waker};
 /// their tasks costs.
 pub(crate) const GATHERED_MIN: usize = 8;
 /// The most reads that are kept, and so are done in a turn; about as many tasks as tokio polls between two turns.
-const GATHERED_MAX: usize = 64;
+const GATHERED_MAX: usize = together::KEYS_TOGETHER_MAX;
 /// So many tasks are expected that none reads together with others: once woken again, it would wait for all of them.
 const TOO_MANY: usize = usize::MAX;
 
