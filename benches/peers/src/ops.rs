@@ -10,6 +10,10 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
 use std::hint::black_box;
 
+/// So many slots of a zipfian distribution each client draws before its first operation: a draw takes a power, which on a core that
+/// is shared with an engine would be time of the engine's. More than a client comes to in five seconds, mostly.
+const DRAWN_AHEAD: usize = 1 << 16;
+
 /// Bytes of every key.
 pub(crate) const KEY_BYTES: u32 = 24;
 
@@ -106,6 +110,9 @@ pub(crate) struct Ops {
     /// Operations left, where their number is limited.
     left: Option<u64>,
     draw: KeyDraw,
+    /// Slots drawn ahead, and the place of the next; the client goes round them.
+    drawn: Vec<u32>,
+    next_drawn: usize,
     rng: Xoshiro256PlusPlus,
     value: Vec<u8>,
     batch: Vec<(u32, Key, Vec<u8>)>,
@@ -114,17 +121,23 @@ pub(crate) struct Ops {
 impl Ops {
     /// The operations of the client with this number. No two numbers of a seed draw the same.
     pub(crate) fn new(data: &Data, work: Work, slots: Slots, client: u32) -> Self {
-        Ops {
+        let mut ops = Ops {
             shape: data.shape(),
             work,
             slots,
             count: (data.keys.saturating_sub(slots.first)).div_ceil(slots.step).max(1),
             left: None,
             draw: KeyDraw::new(work.distribution()),
+            drawn: Vec::new(),
+            next_drawn: 0,
             rng: Xoshiro256PlusPlus::seed_from_u64(data.seed ^ u64::from(client) << 32),
             value: Vec::new(),
             batch: Vec::new(),
+        };
+        if work == Work::YcsbA {
+            ops.drawn = (0..DRAWN_AHEAD).map(|_| ops.slot()).collect();
         }
+        ops
     }
 
     /// The first so many of them.
@@ -138,6 +151,10 @@ impl Ops {
     }
 
     fn slot(&mut self) -> u32 {
+        if let Some(&slot) = self.drawn.get(self.next_drawn) {
+            self.next_drawn = (self.next_drawn + 1) % self.drawn.len();
+            return slot;
+        }
         self.slots.first + self.slots.step * self.draw.index(&mut self.rng, self.count, self.count)
     }
 
@@ -287,6 +304,18 @@ mod tests {
         let mut ops = Ops::new(&DATA, Work::YcsbA, Slots::ALL, 1);
         let reads = (0..10_000).filter(|_| matches!(ops.next(), Op::Get(_))).count();
         assert!((4500..5500).contains(&reads), "{reads}");
+    }
+
+    #[test]
+    fn what_is_drawn_ahead_is_drawn_as_ever_and_gone_round() {
+        let mut ops = Ops::new(&DATA, Work::YcsbA, Slots { first: 1, step: 2 }, 1);
+        let slots: Vec<u32> = (0..2 * DRAWN_AHEAD).map(|_| ops.slot()).collect();
+        assert_eq!(slots[..DRAWN_AHEAD], slots[DRAWN_AHEAD..]);
+        let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+        slots.iter().for_each(|&slot| *counts.entry(slot).or_default() += 1);
+        assert!(counts.keys().copied().eq((1..101).step_by(2)));
+        let most = counts.values().max().unwrap();
+        assert!(*most > 2 * slots.len() / counts.len(), "{counts:?}");
     }
 
     /// A map, as a client.

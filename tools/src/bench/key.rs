@@ -90,10 +90,13 @@ impl Shape {
         header[..4].copy_from_slice(&slot.to_le_bytes());
         header[4..8].copy_from_slice(&version.to_le_bytes());
         header[8..].copy_from_slice(&check.to_le_bytes());
-        for (word, at) in rest.chunks_mut(8).zip(1u64..) {
-            let random = mix64(check.wrapping_add(at)).to_le_bytes();
-            word.copy_from_slice(&random[..word.len()]);
+        let random = |at: u64| mix64(check.wrapping_add(at)).to_le_bytes();
+        let (words, end) = rest.as_chunks_mut();
+        let behind = words.len() as u64 + 1;
+        for (word, at) in words.iter_mut().zip(1..) {
+            *word = random(at);
         }
+        end.copy_from_slice(&random(behind)[..end.len()]);
     }
 
     fn check(&self, slot: u32, version: u32) -> u64 {
