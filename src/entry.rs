@@ -5,6 +5,7 @@
 
 use crate::codec::compare_keys;
 use crate::levels::Commit;
+use crate::limits::OPERATION_BYTES_OVERHEAD;
 use std::cmp::Ordering;
 
 /// The number of a directory within its shard, given at its first write and never used again after a drop.
@@ -43,5 +44,17 @@ impl Entry<'_> {
     pub fn order(&self, other: &Entry<'_>) -> Ordering {
         let keys = self.directory.cmp(&other.directory).then_with(|| compare_keys(self.key, other.key));
         keys.then_with(|| other.commit.cmp(&self.commit))
+    }
+
+    /// Bytes of its key and value.
+    #[inline]
+    pub fn size(&self) -> usize {
+        self.key.len() + self.value.map_or(0, <[u8]>::len)
+    }
+
+    /// What it counts towards budgets, and what merging it counts as work, in bytes.
+    #[inline]
+    pub fn weight(&self) -> u64 {
+        (self.size() + OPERATION_BYTES_OVERHEAD) as u64
     }
 }

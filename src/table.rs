@@ -18,8 +18,6 @@ pub(crate) struct Table {
     last: Cell<Commit>,
     /// The newest commit as of which anybody began to read.
     seen: Cell<Commit>,
-    /// Bytes of the operations in it, as the budgets count them.
-    bytes: Cell<u64>,
     /// Of point reads, how many found what they looked for in it.
     found: Cell<u64>,
     live: RefCell<Memtable>,
@@ -33,7 +31,6 @@ impl Table {
             after,
             last: Cell::new(after),
             seen: Cell::new(after),
-            bytes: Cell::new(0),
             found: Cell::new(0),
             live: RefCell::new(Memtable::new()),
             frozen: OnceCell::new(),
@@ -45,8 +42,9 @@ impl Table {
         Span::new(self.after, self.last.get())
     }
 
+    /// Bytes of the entries in it, as the pace counts work. What was superseded is none.
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes.get()
+        self.with(Memtable::weight)
     }
 
     pub(crate) fn memory(&self) -> usize {
@@ -95,10 +93,9 @@ impl Table {
     }
 
     /// Counts a commit as in the table, once its operations are.
-    pub(crate) fn extend(&self, commit: Commit, bytes: u64) {
+    pub(crate) fn extend(&self, commit: Commit) {
         debug_assert_eq!(commit, self.last.get().next(), "commits come without gaps");
         self.last.set(commit);
-        self.bytes.set(self.bytes.get() + bytes);
     }
 
     /// Nothing is added from now on; what was staged is put in.

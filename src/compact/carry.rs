@@ -92,7 +92,7 @@ async fn pour(
         }
         let (mut full, warm) = (false, merge.is_warm());
         sift.push(&entry, dead, |entry| full |= output.add(entry, warm));
-        context.throttle.spend(work_of(&entry));
+        context.throttle.spend(entry.weight());
         if full {
             output.flush().await?;
         }
@@ -101,11 +101,4 @@ async fn pour(
         }
     }
     Ok(())
-}
-
-/// What merging an entry counts, in bytes.
-#[inline]
-pub(crate) fn work_of(entry: &crate::entry::Entry<'_>) -> u64 {
-    let size = entry.key.len() + entry.value.map_or(0, <[u8]>::len);
-    (size + crate::limits::OPERATION_BYTES_OVERHEAD) as u64
 }

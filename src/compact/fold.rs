@@ -19,7 +19,7 @@
 //! The window's sources stay in the cover until the last part is installed. Reads do not mind: what a new part
 //! took in from the window, they find in the window first.
 
-use super::carry::{merge_of, work_of};
+use super::carry::merge_of;
 use super::dead::{Dead, Earlier};
 use super::output::Output;
 use super::sift::Sift;
@@ -215,7 +215,7 @@ impl Folding<'_> {
                 if warm && merge.source() == replaced {
                     output.take_over();
                 }
-                self.context.throttle.spend(work_of(&entry));
+                self.context.throttle.spend(entry.weight());
                 if full {
                     output.flush().await?;
                 }

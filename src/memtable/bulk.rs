@@ -162,17 +162,21 @@ impl Memtable {
             && let Some(&older) = slots.records().get(at)
             && !slots.is_of_other_key(at, entry)
         {
-            // Nobody has a position in a version that nobody sees: its record may become the new one's.
+            // Whoever has a position in it passes over it, whether it says the older commit or the newer one.
             let old = self.arena.entry(older);
+            let weight = old.weight();
             if old.commit > seen
                 && (old.directory, old.key) == (entry.directory, entry.key)
                 && self.arena.overwrite(older, entry.commit, entry.value)
             {
+                self.weight = self.weight - weight + entry.weight();
                 return;
             }
         }
         let record = self.arena.push(entry);
         if present {
+            self.weight += entry.weight();
+            self.weight -= self.arena.entry(slots.records()[at]).weight();
             slots.replace(at, record);
         } else if slots.is_full() {
             self.place(record);
@@ -180,6 +184,7 @@ impl Memtable {
             slots.insert(&self.arena, at, record);
             self.leaves[leaf].latest = at as u32;
             self.entries += 1;
+            self.weight += entry.weight();
         }
     }
 
@@ -190,9 +195,10 @@ impl Memtable {
         self.staged.push(Staged { directory, part: eight_bytes(key), record });
     }
 
-    /// Puts in all that was staged or kept aside.
+    /// Puts in all that was staged or kept aside, and gives back the memory that both took.
     pub fn settle(&mut self) {
         self.catch_up();
+        (self.late, self.aside) = (Vec::new(), Vec::new());
         let mut staged = std::mem::take(&mut self.staged);
         staged.sort_by_key(|staged| (staged.directory, staged.part));
         for run in staged.chunk_by_mut(|a, b| (a.directory, a.part) == (b.directory, b.part)) {

@@ -21,7 +21,7 @@
 //! Promises: an insert costs a search and moves at most one node's slots, a split now and then more, and never
 //! anything in proportion to the table. Runs of neighbouring inserts (a bulk load, a log's keys, a hot
 //! key's versions) leave full leaves behind. The shape, like [`Memtable::memory`], depends on nothing but the
-//! inserts.
+//! inserts, what they were told of readers, and when the table caught up.
 
 mod arena;
 mod bulk;
@@ -44,7 +44,7 @@ const NO_LATEST: u32 = u32::MAX - 1;
 /// at the right edge), so a tree of this depth would have more leaves than there are numbers for them.
 const DEPTH_MAX: usize = 12;
 
-/// An ordered map of versions, insert-only.
+/// An ordered map of versions, insert-only: none goes but one that is superseded.
 pub struct Memtable {
     arena: Arena,
     leaves: Pool<Leaf>,
@@ -56,6 +56,8 @@ pub struct Memtable {
     /// The last leaf; the first is number 0, since a split makes the right half the new node.
     last: NodeId,
     entries: usize,
+    /// The sum of their weights.
+    weight: u64,
     /// Records that are not in the tree yet.
     staged: Vec<Staged>,
     /// Entries that go into it together.
@@ -64,7 +66,8 @@ pub struct Memtable {
     aside: Vec<u8>,
 }
 
-/// Where an entry is in the table that gave out the position; stays good whatever is inserted later.
+/// Where an entry is in the table that gave out the position; stays good whatever is inserted later. (The record of a version that
+/// nobody is shown may by then be a newer one's.)
 #[derive(Clone, Copy, Debug)]
 pub struct Position {
     leaf: NodeId,
@@ -110,6 +113,7 @@ impl Memtable {
             depth: 0,
             last: root,
             entries: 0,
+            weight: 0,
             staged: Vec::new(),
             late: Vec::new(),
             aside: Vec::new(),
@@ -137,10 +141,13 @@ impl Memtable {
         let leaf = &mut self.leaves[id];
         let (at, present) = leaf.slots.find(&self.arena, &entry);
         if present {
+            self.weight += entry.weight();
+            self.weight -= self.arena.entry(leaf.slots.records()[at]).weight();
             leaf.slots.replace(at, record);
             return;
         }
         self.entries += 1;
+        self.weight += entry.weight();
         if leaf.slots.is_full() {
             self.split_leaf(id, &path, at, record);
         } else {
@@ -159,6 +166,7 @@ impl Memtable {
         leaf.latest = leaf.slots.len() as u32;
         leaf.slots.insert(&self.arena, leaf.slots.len(), record);
         self.entries += 1;
+        self.weight += self.arena.entry(record).weight();
         true
     }
 
@@ -199,6 +207,11 @@ impl Memtable {
         self.entries
     }
 
+    /// The sum of the entries' [weights](Entry::weight), but of those that are kept aside or staged.
+    pub fn weight(&self) -> u64 {
+        self.weight
+    }
+
     /// Whether nothing was inserted.
     pub fn is_empty(&self) -> bool {
         self.entries == 0 && !self.lags()
@@ -226,7 +239,8 @@ impl Memtable {
         self.position_before(leaf, slot)
     }
 
-    /// The entry at a position. If that version was inserted again since, the earlier insert is still seen.
+    /// The entry at a position. If that version was inserted again since, the earlier insert is still seen; if it was superseded, the
+    /// newer one may be.
     #[inline]
     pub fn entry(&self, position: Position) -> Entry<'_> {
         self.arena.entry(position.record)
@@ -235,14 +249,14 @@ impl Memtable {
     /// The entry that follows, among those that are in the table by now.
     #[inline]
     pub fn next(&self, position: Position) -> Option<Position> {
-        let (leaf, slot) = self.slot_of(position);
-        self.position(leaf, slot + 1)
+        let (leaf, slot, present) = self.slot_of(position);
+        self.position(leaf, slot + usize::from(present))
     }
 
     /// The entry that precedes, among those that are in the table by now.
     #[inline]
     pub fn prev(&self, position: Position) -> Option<Position> {
-        let (leaf, slot) = self.slot_of(position);
+        let (leaf, slot, _) = self.slot_of(position);
         self.position_before(leaf, slot)
     }
 
@@ -271,18 +285,18 @@ impl Memtable {
         std::hint::black_box(touched);
     }
 
-    /// The slot that a position's version is in now.
+    /// The slot that a position's version is in now; or, with false, where it would be: of a version that was superseded first and
+    /// inserted again then, the record is no longer in the tree.
     #[inline]
-    fn slot_of(&self, position: Position) -> (NodeId, usize) {
+    fn slot_of(&self, position: Position) -> (NodeId, usize, bool) {
         let Position { leaf, slot, record } = position;
         if self.leaves[leaf].slots.records().get(slot as usize) == Some(&record) {
-            return (leaf, slot as usize);
+            return (leaf, slot as usize, true);
         }
         let probe = self.arena.entry(record);
         let leaf = self.descend(&probe, |_, _| {});
         let (slot, present) = self.leaves[leaf].slots.find(&self.arena, &probe);
-        debug_assert!(present, "a position of another table");
-        (leaf, slot)
+        (leaf, slot, present)
     }
 
     /// The position of a slot, or if it is behind its leaf's last, of the next leaf's first.

@@ -79,6 +79,8 @@ struct Pair {
     commit: u64,
     /// How the table is filled: at once, staged, or late.
     put: Put,
+    /// Or late, where nobody sees what is newer than this commit.
+    unseen_after: Option<u64>,
 }
 
 impl Pair {
@@ -90,11 +92,19 @@ impl Pair {
             keys,
             commit: 0,
             put: Memtable::insert,
+            unseen_after: None,
         }
     }
 
     fn insert(&mut self, directory: u64, key: Vec<u8>, commit: u64, value: Option<Vec<u8>>) {
-        (self.put)(&mut self.table, DirectoryId(directory), &key, Commit(commit), value.as_deref());
+        let (id, commit_of) = (DirectoryId(directory), Commit(commit));
+        match self.unseen_after {
+            None => (self.put)(&mut self.table, id, &key, commit_of, value.as_deref()),
+            Some(seen) => {
+                let entry = Entry { directory: id, key: &key, commit: commit_of, value: value.as_deref() };
+                self.table.insert_late(&entry, Some(Commit(seen)));
+            }
+        }
         self.model.insert((directory, key, Reverse(commit)), value);
     }
 
@@ -118,6 +128,10 @@ impl Pair {
     fn check(&self) {
         check_tree(&self.table);
         assert_eq!(self.table.entries(), self.model.len());
+        let value_bytes = self.model.values().flatten().map(Vec::len).sum::<usize>();
+        let key_bytes = self.model.keys().map(|version| version.1.len()).sum::<usize>();
+        let overhead = self.model.len() * crate::limits::OPERATION_BYTES_OVERHEAD;
+        assert_eq!(self.table.weight(), (key_bytes + value_bytes + overhead) as u64);
         assert_eq!(self.table.is_empty(), self.model.is_empty());
         let (mut at, mut back) = (self.table.first_from(Place::Start), self.table.last_before(Place::End));
         for (forwards, backwards) in self.model.iter().zip(self.model.iter().rev()) {
@@ -306,6 +320,49 @@ fn a_scan_sees_its_own_commit_whatever_is_inserted_between_its_steps() {
     }
 }
 
+/// The same where versions that the scan is not shown are superseded under it, some of them twice in a commit.
+#[test]
+fn a_scan_sees_its_own_commit_whatever_is_superseded_between_its_steps() {
+    for (seed, keys) in (0..).zip(KINDS.repeat(10)) {
+        let mut pair = Pair::new(seed, keys);
+        (0..60).for_each(|_| pair.commit());
+        let (at, reverse) = (pair.commit, pair.seeded.below(2) == 0);
+        let mut expected: Vec<_> = pair.model.iter().map(clone).collect();
+        let some: Vec<_> = (0..20).map(|_| pair.some_key()).collect();
+        if reverse {
+            expected.reverse();
+        }
+        pair.unseen_after = Some(at);
+        let mut seen = Vec::new();
+        let place = if reverse { Place::End } else { Place::Start };
+        let mut position = if reverse { pair.table.last_before(place) } else { pair.table.first_from(place) };
+        while let Some(here) = position {
+            let entry = pair.table.entry(here);
+            if entry.commit.0 <= at {
+                seen.push(owned(entry));
+            }
+            for _ in 0..pair.seeded.below(6).min(at + 900 - pair.commit) {
+                pair.commit += 1;
+                // Mostly of the key that the scan stands on.
+                let (directory, key) = match pair.seeded.below(3) {
+                    0 => some[pair.seeded.below(20) as usize].clone(),
+                    _ => (pair.table.entry(here).directory.0, pair.table.entry(here).key.to_vec()),
+                };
+                for _ in 0..1 + pair.seeded.below(3) {
+                    let value = vec![7; [0, 3, 3, 40, 5000][pair.seeded.below(5) as usize]];
+                    let value = (pair.seeded.below(4) > 0).then_some(value);
+                    pair.insert(directory, key.clone(), pair.commit, value);
+                }
+            }
+            pair.table.catch_up();
+            pair.table.touch_ahead(here, reverse, 8);
+            position = if reverse { pair.table.prev(here) } else { pair.table.next(here) };
+        }
+        assert!(seen == expected, "{keys:?}, reverse: {reverse}: {} of {}", seen.len(), expected.len());
+        check_tree(&pair.table);
+    }
+}
+
 #[test]
 fn of_two_inserts_of_one_version_the_later_counts() {
     let mut pair = Pair::new(3, Keys::Tiny);
@@ -425,19 +482,19 @@ fn a_key_written_again_and_again_takes_the_memory_of_one_where_nobody_reads_it()
         let entry = Entry { directory: DirectoryId(1), key, commit: Commit(commit), value };
         table.insert_late(&entry, unseen_after);
         table.catch_up();
-        (table.entries(), table.memory())
+        (table.entries(), table.memory(), table.weight())
     };
     for number in 0..1000u64 {
         put(&number.to_be_bytes(), 1, Some(&[1; 200]), None);
     }
     put(&[1; 8], 2, Some(&[1; 200]), None);
-    let (entries, memory) = put(&[1; 8], 3, Some(&[1; 200]), Some(Commit(1)));
+    let (entries, memory, weight) = put(&[1; 8], 3, Some(&[1; 200]), Some(Commit(1)));
     for commit in 4..100_000 {
         // A delete and a shorter value leave the room for a longer one.
         let value = [&[2; 200][..], &[2; 70]][commit as usize % 2];
         put(&[1; 8], commit, (commit % 3 > 0).then_some(value), Some(Commit(1)));
     }
-    assert_eq!(put(&[1; 8], 100_000, Some(&[3; 200]), Some(Commit(1))), (entries, memory));
+    assert_eq!(put(&[1; 8], 100_000, Some(&[3; 200]), Some(Commit(1))), (entries, memory, weight));
     // With somebody who sees the newest version, one more is kept; a longer value is one more, too.
     assert_eq!(put(&[1; 8], 100_001, Some(&[4; 200]), Some(Commit(100_000))).0, entries + 1);
     assert_eq!(put(&[1; 8], 100_002, Some(&[5; 201]), Some(Commit(100_000))).0, entries + 2);

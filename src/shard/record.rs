@@ -6,6 +6,7 @@
 
 use crate::codec::{Reader, put_prefixed, put_varint};
 use crate::entry::DirectoryId;
+use crate::limits::KEY_BYTES_MAX;
 
 const DELETE: u8 = 0;
 const PUT: u8 = 1;
@@ -28,7 +29,7 @@ pub(crate) fn each_op(record: &[u8], mut each: impl FnMut(DirectoryId, &[u8], Op
     while !reader.is_empty() {
         let kind = reader.u8()?;
         let directory = DirectoryId(reader.varint()?);
-        let key = reader.prefixed()?;
+        let key = reader.prefixed().filter(|key| key.len() <= KEY_BYTES_MAX)?;
         let value = match kind {
             PUT => Some(reader.prefixed()?),
             DELETE => None,
@@ -55,5 +56,8 @@ mod tests {
         assert_eq!(seen, [(7, b"key".to_vec(), Some(b"value".to_vec())), (1 << 40, b"other".to_vec(), None)]);
         assert_eq!(each_op(&record[..record.len() - 1], |_, _, _| {}), None);
         assert_eq!(each_op(&[9, 9, 9], |_, _, _| {}), None);
+        let mut long = Vec::new();
+        put_op(&mut long, DirectoryId(7), &[1; KEY_BYTES_MAX + 1], None);
+        assert_eq!(each_op(&long, |_, _, _| {}), None);
     }
 }

@@ -8,7 +8,6 @@ use super::record;
 use super::schedule::Schedule;
 use crate::entry::{DirectoryId, Entry};
 use crate::levels::{Budget, Carry, Commit};
-use crate::limits;
 use crate::memtable::Memtable;
 use crate::table::Table;
 use crate::view::{Source, View};
@@ -77,14 +76,13 @@ impl Tip {
         let seen = self.active.seen();
         self.active.with_mut(|memtable| {
             record::each_op(record, |directory, key, value| {
-                let size = key.len() + value.map_or(0, <[u8]>::len);
-                bytes += size as u64;
-                weight += (size + limits::OPERATION_BYTES_OVERHEAD) as u64;
+                let entry = Entry { directory, key, commit, value };
+                bytes += entry.size() as u64;
+                weight += entry.weight();
                 match how {
                     Apply::Live { newest_only } => {
                         // What merges look for in the engine's own directories may be an older version.
                         let supersede = newest_only && directory >= DirectoryId::FIRST_FREE;
-                        let entry = Entry { directory, key, commit, value };
                         memtable.insert_late(&entry, supersede.then_some(seen));
                     }
                     Apply::Replayed => memtable.stage(directory, key, commit, value),
@@ -94,7 +92,7 @@ impl Tip {
         })?;
         self.bytes_in += bytes;
         if how != Apply::Held {
-            self.active.extend(commit, weight);
+            self.active.extend(commit);
         }
         let carry = self.schedule.step(weight, self.base_bytes, budget);
         if carry.is_some() || how == Apply::Held {
