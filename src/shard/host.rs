@@ -14,7 +14,6 @@
 use super::local::Spawner;
 use super::mailbox::Mailbox;
 use super::serve::Spent;
-use super::slice;
 use super::{Config, Core, Turn};
 use crate::disk::io::Io;
 use crate::disk::{Uring, open_best};
@@ -248,8 +247,6 @@ fn run(setup: Setup, opened: &mpsc::Sender<Result<Opened>>) {
         // A core that is not to be had costs speed, not correctness.
         core_affinity::set_for_current(core);
     }
-    // So does a slice.
-    let _ = slice::lengthen();
     let Setup { folder, config, log, cache_bytes, retention, io, mailbox, linger, .. } = setup;
     // However this ends, no client waits for an answer that cannot come.
     let _closing = CloseAtEnd(mailbox.clone());

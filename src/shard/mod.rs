@@ -37,7 +37,6 @@ pub(crate) mod resolve;
 pub(crate) mod schedule;
 pub(crate) mod sequence;
 pub(crate) mod serve;
-mod slice;
 pub(crate) mod snapshots;
 pub(crate) mod statistics;
 pub(crate) mod tasks;
