@@ -114,7 +114,7 @@ impl Arena {
             key_len: entry.key.len() as u16,
             spare: 0,
         };
-        let at = self.chunk_for(HEADER_BYTES + entry.key.len() + value.len());
+        let at = self.chunk_for(HEADER_BYTES + entry.size());
         let chunk = &mut self.chunks[at];
         let offset = chunk.len();
         chunk.extend_from_slice(bytemuck::bytes_of(&header));

@@ -175,9 +175,7 @@ impl Memtable {
         }
         let record = self.arena.push(entry);
         if present {
-            self.weight += entry.weight();
-            self.weight -= self.arena.entry(slots.records()[at]).weight();
-            slots.replace(at, record);
+            self.replace(leaf, at, record);
         } else if slots.is_full() {
             self.place(record);
         } else {

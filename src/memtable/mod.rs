@@ -141,10 +141,7 @@ impl Memtable {
         let leaf = &mut self.leaves[id];
         let (at, present) = leaf.slots.find(&self.arena, &entry);
         if present {
-            self.weight += entry.weight();
-            self.weight -= self.arena.entry(leaf.slots.records()[at]).weight();
-            leaf.slots.replace(at, record);
-            return;
+            return self.replace(id, at, record);
         }
         self.entries += 1;
         self.weight += entry.weight();
@@ -154,6 +151,14 @@ impl Memtable {
             leaf.slots.insert(&self.arena, at, record);
             leaf.latest = at as u32;
         }
+    }
+
+    /// Puts a record in the place of another one of its version.
+    fn replace(&mut self, leaf: NodeId, at: usize, record: Locator) {
+        let slots = &mut self.leaves[leaf].slots;
+        self.weight += self.arena.entry(record).weight();
+        self.weight -= self.arena.entry(slots.records()[at]).weight();
+        slots.replace(at, record);
     }
 
     /// Puts a record at the end of the table without a search, if it belongs there and there is room.

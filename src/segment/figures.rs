@@ -68,9 +68,7 @@ fn segment_figures() {
                 let mut sum = 0;
                 let mut more = cursor.seek_first().await.unwrap();
                 while more {
-                    sum += cursor
-                        .entry()
-                        .map_or(0, |entry| entry.key.len() + entry.value.map_or(0, <[u8]>::len));
+                    sum += cursor.entry().map_or(0, |entry| entry.size());
                     more = cursor.next().await.unwrap();
                 }
                 sum

@@ -121,7 +121,7 @@ impl Segment {
             }
             entries += 1;
             tombstones += u64::from(entry.value.is_none());
-            raw_bytes += (entry.key.len() + entry.value.map_or(0, <[u8]>::len)) as u64;
+            raw_bytes += entry.size() as u64;
             more = cursor.next().await?;
         }
         let last_full_key = last.map(|(directory, key, _)| full_key(directory, &key)).unwrap_or_default();

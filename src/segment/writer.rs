@@ -175,7 +175,7 @@ impl SegmentWriter {
         }
         self.entries += 1;
         self.tombstones += u64::from(entry.value.is_none());
-        self.raw_bytes += (entry.key.len() + entry.value.map_or(0, <[u8]>::len)) as u64;
+        self.raw_bytes += entry.size() as u64;
     }
 
     /// The data block that the last entry went into is handed out, once it is closed, and so are the filter and the index
