@@ -187,7 +187,8 @@ pub trait Disk {
     fn in_flight(&self) -> usize;
 
     /// A duplicate of the eventfd that polls readable when completions may be there to collect. A host sleeps on it only
-    /// after a [`Disk::collect`] that found nothing. `None` where there is nothing to sleep on: operations
+    /// after a [`Disk::collect`] that found nothing. It may be signalled once more for what was collected already, so a host
+    /// waits for edges (as `epoll` and tokio's `AsyncFd` can), or reads it itself when it was woken for nothing. `None` where there is nothing to sleep on: operations
     /// complete within [`Disk::submit`], or (simulated) with [`Disk::wait`].
     fn event_fd(&self) -> Option<OwnedFd>;
 

@@ -7,7 +7,8 @@
 //! 3. [`collect`](Disk::collect) reads the completion ring, which takes no system call. With deferred task
 //!    work (the best mode, Linux 6.1) completions are posted only within an enter, so where the ring's flags
 //!    announce such work and nothing else was found, it enters. Where it finds nothing at all, it resets the
-//!    event descriptor, so that the host can sleep on it.
+//!    event descriptor, so that the host can sleep on it. (The kernel queues such work before it sets the flag and signals
+//!    the event, so another enter can run it first: then both come late, for nothing, and cost a call and a wake.)
 //! 4. A short read or write, a retry, and an open without `O_DIRECT` go through the queue again.
 //!
 //! Promises, beyond the trait's: an operation leaves the slab only when its completion has been read, so the
