@@ -87,7 +87,7 @@ pub(crate) fn open(
     rate: f64,
     times: Times,
 ) -> Result<Measured> {
-    let window = Window::now(times);
+    let window = Window::open(times);
     let begin = Instant::now();
     on_threads(threads, |thread| {
         // Without this the kernel may wake the thread 50 us late. Where it refuses, it does.
@@ -97,7 +97,7 @@ pub(crate) fn open(
         let mut recorder = Recorder::new(window);
         for number in (u64::from(thread)..).step_by(threads as usize) {
             let due = begin + Duration::from_secs_f64(number as f64 / rate);
-            if window.over(due.max(Instant::now())) {
+            if window.over(due) {
                 break;
             }
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -111,10 +111,12 @@ pub(crate) fn open(
 fn on_threads(threads: u32, body: impl Fn(u32) -> Result<Recorder> + Sync) -> Result<Measured> {
     let notes = std::thread::scope(|scope| {
         let body = &body;
-        let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(move || body(thread))).collect();
+        let named = |thread| std::thread::Builder::new().name(format!("client-{thread}"));
+        let threads: Vec<_> =
+            (0..threads).map(|thread| named(thread).spawn_scoped(scope, move || body(thread))).collect();
         threads
             .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|_| Err("a client panicked".into())))
+            .map(|thread| thread?.join().unwrap_or_else(|_| Err("a client panicked".into())))
             .collect()
     });
     Measured::of(notes)

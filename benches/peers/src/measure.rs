@@ -1,7 +1,7 @@
 //! What is measured: how many operations ended within a window, how long each took, and how many in each second.
 //!
-//! Each thread has a [`Recorder`]; their histograms are merged, never averaged. What ends before the window or after
-//! it counts for nothing.
+//! Each thread has a [`Recorder`]; their histograms are merged, never averaged. In a closed loop what ends within the window counts,
+//! in an open loop what was to start within it, whenever it ended: else what takes long would be missing at the end.
 
 use crate::engines::Result;
 use crate::shared::system::MachineTime;
@@ -34,6 +34,8 @@ pub(crate) struct Window {
     pub(crate) from: Instant,
     /// To here.
     pub(crate) until: Instant,
+    /// Operations have times at which they are to start, and count by those.
+    pub(crate) open: bool,
     /// The machine's processor time when it was begun, its warm-up before it.
     pub(crate) machine_time: MachineTime,
 }
@@ -42,12 +44,17 @@ impl Window {
     /// Begins now.
     pub(crate) fn now(times: Times) -> Self {
         let from = Instant::now() + times.warmup;
-        Window { from, until: from + times.measured, machine_time: MachineTime::now() }
+        Window { from, until: from + times.measured, open: false, machine_time: MachineTime::now() }
     }
 
-    /// Whether nothing more is to be started.
-    pub(crate) fn over(&self, now: Instant) -> bool {
-        now >= self.until || interrupted()
+    /// The same, for an open loop.
+    pub(crate) fn open(times: Times) -> Self {
+        Window { open: true, ..Window::now(times) }
+    }
+
+    /// Whether nothing more is to be started: in a closed loop now, in an open one what is due then.
+    pub(crate) fn over(&self, then: Instant) -> bool {
+        then >= self.until || interrupted()
     }
 }
 
@@ -81,12 +88,13 @@ impl Recorder {
 
     /// Notes an operation that was to start then and has ended.
     pub(crate) fn record(&mut self, intended: Instant, ended: Instant) {
-        if ended < self.window.from || ended >= self.window.until {
+        let counted = if self.window.open { intended } else { ended };
+        if counted < self.window.from || counted >= self.window.until {
             return;
         }
         let latency = ended.saturating_duration_since(intended).as_nanos().min(u128::from(LATENCY_MAX));
         self.latencies.saturating_record((latency as u64).max(1));
-        let second = (ended - self.window.from).as_secs() as usize;
+        let second = (counted - self.window.from).as_secs() as usize;
         if self.seconds.len() <= second {
             self.seconds.resize(second + 1, 0);
         }
@@ -128,7 +136,7 @@ fn whole_seconds(mut seconds: Vec<u64>, took: Duration) -> Vec<u64> {
 /// A measurement. Latencies are in nanoseconds.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Measured {
-    /// Operations that ended within the window, a second.
+    /// Operations that count, a second.
     pub(crate) rate: f64,
     /// Half of all took at most this.
     pub(crate) p50: u64,
@@ -138,7 +146,7 @@ pub(crate) struct Measured {
     pub(crate) p999: u64,
     /// All did.
     pub(crate) max: u64,
-    /// Operations that ended in each whole second.
+    /// Operations that count in each whole second.
     pub(crate) seconds: Vec<u64>,
     /// The share of the machine's processor time that the hypervisor took meanwhile, the warm-up counted.
     pub(crate) stolen: f64,
@@ -195,7 +203,26 @@ mod tests {
 
     fn window() -> Window {
         let from = Instant::now() + Duration::from_secs(1);
-        Window { from, until: from + Duration::from_millis(3500), machine_time: MachineTime::now() }
+        Window {
+            from,
+            until: from + Duration::from_millis(3500),
+            open: false,
+            machine_time: MachineTime::now(),
+        }
+    }
+
+    #[test]
+    fn in_an_open_loop_what_was_to_start_within_the_window_counts() {
+        let window = Window { open: true, ..window() };
+        let mut recorder = Recorder::new(window);
+        let ms = Duration::from_millis;
+        recorder.record(window.from - ms(1), window.from + ms(1));
+        recorder.record(window.from, window.from + ms(1));
+        recorder.record(window.until - ms(1), window.until + ms(2000));
+        recorder.record(window.until, window.until + ms(1));
+        let measured = recorder.measured();
+        assert!((measured.rate - 2.0 / 3.5).abs() < 1e-9);
+        assert!((1_990_000_000..2_010_000_000).contains(&measured.max), "{measured:?}");
     }
 
     #[test]

@@ -428,7 +428,7 @@ pub(crate) fn on_core_together(quipu: &Quipu, spec: &Spec, together: u32, times:
 /// An open loop of commits on the cores, at so many a second in all, evenly spaced. Latency counts from when a commit
 /// was to start. On each shard one task starts them, and another awaits them in their order.
 pub(crate) fn on_core_open(quipu: &Quipu, spec: &Spec, rate: f64, times: Times) -> Result<Measured> {
-    let window = Window::now(times);
+    let window = Window::open(times);
     let begin = Instant::now();
     let rate = rate / quipu.directories.len() as f64;
     on_each_place(quipu, spec, None, window, async move |place: Place| {
@@ -465,7 +465,7 @@ struct Flights {
 }
 
 impl Flights {
-    /// Starts commits when they fall due, until the time is over.
+    /// Starts commits when they fall due, all that do before the time is over.
     async fn start(&self, place: &Place, begin: Instant, rate: f64, window: Window) -> Result<()> {
         let mut ops = place.ops(0);
         let timer = Timer::new()?;
@@ -474,13 +474,13 @@ impl Flights {
         loop {
             let due = begin + Duration::from_secs_f64(number as f64 / rate);
             let now = Instant::now();
-            if window.over(due.max(now)) || self.over.get() {
+            if window.over(due) || self.over.get() {
                 return Ok(());
             }
             let flying = self.flights.borrow().len();
             if due > now {
                 burst = 0;
-                timer.until(due.min(window.until).max(now + NAP_MIN)).await?;
+                timer.until(due.max(now + NAP_MIN)).await?;
             } else if flying >= OPEN_MAX {
                 self.landed.notified().await;
             } else if burst == BURST {

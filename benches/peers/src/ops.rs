@@ -11,8 +11,8 @@ use rand::{Rng, SeedableRng};
 use std::hint::black_box;
 
 /// So many slots of a zipfian distribution each client draws before its first operation: a draw takes a power, which on a core that
-/// is shared with an engine would be time of the engine's. More than a client comes to in five seconds, mostly.
-const DRAWN_AHEAD: usize = 1 << 16;
+/// is shared with an engine would be time of the engine's. More than a client comes to in ten seconds and the warm-up.
+const DRAWN_AHEAD: usize = 1 << 18;
 
 /// Bytes of every key.
 pub(crate) const KEY_BYTES: u32 = 24;

@@ -77,6 +77,7 @@ impl Bench {
             memtable_bytes: self.memtable_bytes,
             durability,
             purpose: Purpose::Mixed,
+            one_inserts: false,
             quipu: Tuning::default(),
         }
     }
@@ -208,6 +209,9 @@ impl fmt::Display for Clients {
     }
 }
 
+/// The variant of a peer that is set up in a way that its documentation does not recommend, and faster for it.
+pub(crate) const ONE_INSERTS: &str = "one inserts";
+
 /// One engine, set up in one way, with every kind of clients that is tried on it.
 #[derive(Clone, Debug)]
 pub(crate) struct Entrant {
@@ -216,13 +220,25 @@ pub(crate) struct Entrant {
     pub(crate) variant: &'static str,
     pub(crate) durability: Durability,
     pub(crate) purpose: Purpose,
+    /// See [`Setup::one_inserts`].
+    pub(crate) one_inserts: bool,
     pub(crate) clients: Vec<Clients>,
 }
 
 impl Entrant {
     /// An engine as usual.
     pub(crate) fn new(kind: Kind, durability: Durability, clients: Vec<Clients>) -> Entrant {
-        Entrant { kind, variant: "", durability, purpose: Purpose::Mixed, clients }
+        Entrant { kind, variant: "", durability, purpose: Purpose::Mixed, one_inserts: false, clients }
+    }
+
+    /// The engine as usual, and where there is such a choice, set up so that one of many threads inserts for all.
+    pub(crate) fn of_threads(self) -> Vec<Entrant> {
+        let one = self.kind.has_choice_of_inserts().then(|| Entrant {
+            variant: if self.variant.is_empty() { ONE_INSERTS } else { "for writes, one inserts" },
+            one_inserts: true,
+            ..self.clone()
+        });
+        std::iter::once(self).chain(one).collect()
     }
 
     /// Its name in the report.
@@ -277,6 +293,7 @@ pub(crate) fn compare(bench: &Bench, comparison: &Comparison<'_>) -> Result<Outc
         for (entrant, place) in entrants.iter().zip(&places) {
             let setup = Setup {
                 purpose: entrant.purpose,
+                one_inserts: entrant.one_inserts,
                 ..bench.setup(place.path(), *cache_bytes, Durability::Unsynced)
             };
             let took = load(entrant.kind, &setup, data)?;
@@ -299,6 +316,7 @@ pub(crate) fn compare(bench: &Bench, comparison: &Comparison<'_>) -> Result<Outc
             }
             let setup = Setup {
                 purpose: entrant.purpose,
+                one_inserts: entrant.one_inserts,
                 ..bench.setup(place.path(), *cache_bytes, entrant.durability)
             };
             let store = entrant.kind.open(&setup)?;

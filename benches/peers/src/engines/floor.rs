@@ -96,7 +96,10 @@ impl Floor {
         start: Start,
         times: Times,
     ) -> Result<Measured> {
-        let window = Window::now(times);
+        let window = match start {
+            Start::Closed(_) => Window::now(times),
+            Start::Rate(_) => Window::open(times),
+        };
         let notes = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..threads)
                 .map(|thread| {
@@ -206,16 +209,18 @@ impl Worker {
         let mut number = 0u64;
         let result = loop {
             let now = Instant::now();
-            let mut due = now;
-            if window.over(now) {
+            let due_of = |number: u64| match start {
+                Start::Rate(rate) => begin + Duration::from_secs_f64(number as f64 / rate),
+                Start::Closed(_) => now,
+            };
+            let mut due = due_of(number);
+            if window.over(due) {
                 break Ok(());
             }
             while let Some(&buffer) = self.free.last() {
-                if let Start::Rate(rate) = start {
-                    due = begin + Duration::from_secs_f64(number as f64 / rate);
-                    if due > now {
-                        break;
-                    }
+                due = due_of(number);
+                if due > now || window.over(due) {
+                    break;
                 }
                 self.free.pop();
                 number += 1;
@@ -243,7 +248,7 @@ impl Worker {
                 break Err(error);
             }
         };
-        let drained = self.drain();
+        let drained = self.drain(window.open.then_some(&mut recorder));
         result.and(drained)?;
         Ok(recorder)
     }
@@ -288,11 +293,11 @@ impl Worker {
     }
 
     /// Waits for all that is in flight.
-    fn drain(&mut self) -> io::Result<()> {
+    fn drain(&mut self, mut recorder: Option<&mut Recorder>) -> io::Result<()> {
         let mut failed = Ok(());
         while self.free.len() < self.buffers.len() {
             self.ring.submit_and_wait(1)?;
-            failed = failed.and(self.reap(None));
+            failed = failed.and(self.reap(recorder.as_deref_mut()));
         }
         failed
     }
@@ -300,7 +305,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        if self.drain().is_err() && self.free.len() < self.buffers.len() {
+        if self.drain(None).is_err() && self.free.len() < self.buffers.len() {
             // The kernel may still write to them: better lost than given to someone else.
             self.buffers.drain(..).for_each(std::mem::forget);
         }

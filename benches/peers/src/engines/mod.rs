@@ -4,8 +4,8 @@
 //! 2. Each client thread takes a [`Client`] of it, on that thread.
 //! 3. [`Store::settings`] says in words how it is set up; the report prints it.
 //!
-//! Promise: the same durability, cache budget and memtable budget for every engine that has such a thing; what it
-//! has not is said in its settings. Quipu's own clients (on its cores, async tasks) are in [`quipu`].
+//! Promise: the same durability, cache budget and memtable budget for every engine that has such a thing (fjall's memtables are as large
+//! as it recommends at most); what it has not is said in its settings. Quipu's own clients (on its cores, async tasks) are in [`quipu`].
 
 pub(crate) mod fjall;
 pub(crate) mod floor;
@@ -106,6 +106,11 @@ impl Kind {
         self == Kind::Rocksdb
     }
 
+    /// Whether [`Setup::one_inserts`] is a setting of its own.
+    pub(crate) fn has_choice_of_inserts(self) -> bool {
+        self == Kind::Rocksdb
+    }
+
     /// Whether it reads several keys in one call faster than one after another, for a peer's client.
     pub(crate) fn can_read_together(self) -> bool {
         self == Kind::Rocksdb
@@ -165,6 +170,9 @@ pub(crate) struct Setup {
     pub(crate) durability: Durability,
     /// What for.
     pub(crate) purpose: Purpose,
+    /// For RocksDB only: of threads that commit together, one puts everything into the memtable, instead of each its own part. Then the
+    /// others need not be woken for that.
+    pub(crate) one_inserts: bool,
     /// For Quipu only, where a row needs other than the defaults.
     pub(crate) quipu: quipu::Tuning,
 }

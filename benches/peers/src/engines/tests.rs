@@ -19,6 +19,7 @@ fn setup(path: &Path, durability: Durability) -> Setup {
         memtable_bytes: 64 << 20,
         durability,
         purpose: Purpose::Mixed,
+        one_inserts: false,
         // One ordered map, as the others are.
         quipu: Tuning { one_directory: true, ..Tuning::default() },
     }

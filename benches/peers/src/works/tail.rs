@@ -216,7 +216,7 @@ fn against_floor(bench: &Bench, tails: &Tails, load: &Load, highest: f64, times:
         "Durable commits of one put at 50 % of Quipu's highest rate ({} on-core, 512 in flight on each shard), evenly spaced, on-core; \
          latency from when a commit was to start. The floor: as many O_DSYNC writes a second as the engine made log writes \
          ({writes:.0}/s), of their mean size ({} KiB), evenly spaced, {LOG_DEPTH} in flight at most on each of {shards} rings. In turns; \
-         the middle one of the rounds counts. RocksDB, for comparison, at 50 % of its own highest rate.",
+         the middle one of the rounds counts. RocksDB, for comparison, at 50 % of its own highest rate from 64 threads.",
         units::rate(highest),
         size >> 10
     );
@@ -226,22 +226,22 @@ fn against_floor(bench: &Bench, tails: &Tails, load: &Load, highest: f64, times:
     row.figures.extend(tail_of(Side::Floor, "raw floor", format!("{writes:.0} writes/s"), &tails.floor));
     let compared = "Quipu over the raw floor";
     row.goals.push(Goal::at_most("3 x the raw floor's p99.9", 3.0, ratio(&with, &tails.floor), compared));
-    row.notes.push(format!(
-        "Quipu ended {} of {} asked for.",
-        units::rate(with.iter().map(|measured| measured.rate).fold(f64::INFINITY, f64::min)),
-        units::rate(rate)
-    ));
+    row.notes
+        .push("All that was to start within the time counts, whenever it started and ended.".to_string());
     if bench.has(Kind::Rocksdb) {
         let place = bench.place("tail");
-        let store = Kind::Rocksdb.open(&bench.setup(place.path(), CACHE_BYTES, Durability::Synced))?;
+        // Set up in the way in which it is fastest.
+        let setup = Setup { one_inserts: true, ..bench.setup(place.path(), CACHE_BYTES, Durability::Synced) };
+        let store = Kind::Rocksdb.open(&setup)?;
         let threads = 64;
         let highest = Clients::threads(threads).run(&*store, &keys(), Work::Put, bench.scale.times)?;
         let spec = Spec { data: keys(), work: Work::Put, view: View::Newest, each: None };
-        let measured = drive::open(&*store, &spec, threads, highest.rate / 2.0, times)?;
+        let half = || drive::open(&*store, &spec, threads, highest.rate / 2.0, times);
+        let measured = calm(bench, half)?;
         tell("RocksDB at 50 %", &measured);
         let clients = format!("{threads} threads at {}", units::rate(highest.rate / 2.0));
-        row.figures.extend(tail_of(Side::Peer, "RocksDB", clients, &[measured]));
-        row.settings.push((Kind::Rocksdb.to_string(), store.settings()));
+        row.figures.extend(tail_of(Side::Peer, "RocksDB, one inserts", clients, &[measured]));
+        row.settings.push(("RocksDB, one inserts".to_string(), store.settings()));
         store.close()?;
     }
     Ok(row)
@@ -381,7 +381,7 @@ pub(crate) fn slowest_second(bench: &Bench, _: &BTreeSet<u32>) -> Result<Vec<Row
         let clients = Clients::threads(256);
         let measured = clients.run(&*store, &data, Work::Put, times)?;
         tell("RocksDB", &measured);
-        row.settings.push((Kind::Rocksdb.to_string(), store.settings()));
+        row.settings.push(("RocksDB, one inserts".to_string(), store.settings()));
         row.figures.extend(Figure::rates(Side::Peer, "RocksDB", clients.to_string(), vec![measured], 1.0));
         store.close()?;
     }
