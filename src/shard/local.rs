@@ -93,7 +93,7 @@ impl Local {
         self.core.gathering.count();
         let durability = self.core.config.durability;
         match self.core.try_now(std::iter::once(op), durability) {
-            Verdict::Wait | Verdict::Unresolved(_) => {
+            Verdict::Wait(_) | Verdict::Unresolved(_) => {
                 let batch = Batch::one(op.name, op.key, op.value);
                 LocalCommit {
                     core: None,
@@ -126,7 +126,7 @@ impl Local {
         }
         self.core.gathering.count();
         match self.core.try_now(batch.ops(), durability) {
-            Verdict::Wait | Verdict::Unresolved(_) => {
+            Verdict::Wait(_) | Verdict::Unresolved(_) => {
                 let queued = queue_action(&self.core, Action::Batch(batch.copy()), durability);
                 LocalCommit { core: None, state: State::Queued(queued) }.on(&self.core)
             }
@@ -154,7 +154,7 @@ impl Local {
                 }
             }
             Verdict::Refused(error) => LocalCommit::failed(error),
-            Verdict::Wait | Verdict::Unresolved(_) => LocalCommit::failed(Error::Closed),
+            Verdict::Wait(_) | Verdict::Unresolved(_) => LocalCommit::failed(Error::Closed),
         }
     }
 

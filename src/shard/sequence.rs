@@ -103,8 +103,8 @@ impl Slot {
 /// What came of trying to sequence a commit.
 pub(crate) enum Verdict {
     Sequenced(Commit),
-    /// There is no room for it yet.
-    Wait,
+    /// There is no room yet for so many bytes, its directories counted (or others come first: then for none).
+    Wait(usize),
     /// This path has to be resolved first.
     Unresolved(Name),
     Refused(Error),
@@ -138,7 +138,7 @@ impl Core {
                     return Verdict::Refused(error);
                 }
                 if !state.queue.is_empty() {
-                    return Verdict::Wait;
+                    return Verdict::Wait(0);
                 }
                 state.try_batch(&self.config, ops.clone(), durability, self.now())
             };
@@ -150,7 +150,7 @@ impl Core {
                 Verdict::Unresolved(_) => match self.resolve_all_now(ops.clone().map(|op| op.name)) {
                     Some(Ok(())) => continue,
                     Some(Err(error)) => return Verdict::Refused(error),
-                    None => return Verdict::Wait,
+                    None => return Verdict::Wait(0),
                 },
                 other => return other,
             }
@@ -237,7 +237,7 @@ impl Core {
                     attempts = 0;
                     reply.send(Err(error));
                 }
-                Verdict::Wait => match state.stuck(&self.config, action.bytes(), now) {
+                Verdict::Wait(bytes) => match state.stuck(&self.config, bytes, now) {
                     Some(error) => {
                         attempts = 0;
                         reply.send(Err(error));
@@ -344,7 +344,7 @@ impl State {
         }
     }
 
-    /// Why the commit at the front will wait until someone does something about it, if that is so.
+    /// Why the commit at the front, for whose `bytes` there is no room, will wait until someone does something about it, if that is so.
     fn stuck(&mut self, config: &Config, bytes: usize, now: u64) -> Option<Error> {
         let log_full = !self.log.room_for(bytes) && self.log.staged().0 == 0 && self.log.in_flight() == 0;
         let held_up =
@@ -431,7 +431,7 @@ impl State {
         // 2. Make room.
         let verdict = match self.admits(config, bytes) {
             Ok(true) => None,
-            Ok(false) => Some(Verdict::Wait),
+            Ok(false) => Some(Verdict::Wait(bytes)),
             Err(error) => Some(Verdict::Refused(error)),
         };
         if let Some(verdict) = verdict {
@@ -492,11 +492,10 @@ impl State {
             Known::Absent if self.plan_makes(to_parent, &mut makes).is_some() => None,
             _ => return Verdict::Unresolved(to.clone()),
         };
-        match self
-            .admits(config, from.path().len() + 2 * to.path().len() + makes.bytes() + 2 * DIRECTORY_BYTES)
-        {
+        let bytes = from.path().len() + 2 * to.path().len() + makes.bytes() + 2 * DIRECTORY_BYTES;
+        match self.admits(config, bytes) {
             Ok(true) => {}
-            Ok(false) => return Verdict::Wait,
+            Ok(false) => return Verdict::Wait(bytes),
             Err(error) => return Verdict::Refused(error),
         }
         let commit = self.tip.next();
@@ -527,9 +526,10 @@ impl State {
             Some(Known::Is(parent)) => parent.0,
             Some(_) => return Verdict::Unresolved(name.clone()),
         };
-        match self.admits(config, last.len() + 2 * DIRECTORY_BYTES) {
+        let bytes = last.len() + 2 * DIRECTORY_BYTES;
+        match self.admits(config, bytes) {
             Ok(true) => {}
-            Ok(false) => return Verdict::Wait,
+            Ok(false) => return Verdict::Wait(bytes),
             Err(error) => return Verdict::Refused(error),
         }
         let commit = self.tip.next();

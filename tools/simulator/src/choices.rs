@@ -32,6 +32,9 @@ pub fn pick<'a, T>(random: &mut SplitMix64, items: &'a [T]) -> &'a T {
     &items[random.below(items.len() as u64) as usize]
 }
 
+/// How likely a batch names one of its keys once more, in percent.
+const AGAIN_PERCENT: u8 = 15;
+
 /// A key: one of `keys`.
 pub fn key(random: &mut SplitMix64, keys: u64) -> Vec<u8> {
     let number = random.below(keys);
@@ -77,6 +80,15 @@ pub fn batch(random: &mut SplitMix64, profile: Profile, number: usize) -> Step {
         let bytes = 300 + key.len() + value.as_ref().map_or(0, Bytes::len);
         if bytes < room {
             room -= bytes;
+            changes.push((path, key, value));
+        }
+    }
+    // Now and then a key is named once more. Drawn aside, so that the seeds of before mean what they meant.
+    let aside = &mut SplitMix64::new(!random.clone().next_u64());
+    if aside.chance(AGAIN_PERCENT) && !changes.is_empty() {
+        let (path, key, _) = pick(aside, &changes).clone();
+        let value = (!aside.chance(25)).then(|| value(aside, 0, number));
+        if 300 + key.len() + value.as_ref().map_or(0, Bytes::len) < room {
             changes.push((path, key, value));
         }
     }

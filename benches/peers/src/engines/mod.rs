@@ -172,6 +172,7 @@ pub(crate) struct Setup {
     pub(crate) purpose: Purpose,
     /// For RocksDB only: of threads that commit together, one puts everything into the memtable, instead of each its own part. Then the
     /// others need not be woken for that.
+    #[cfg_attr(not(feature = "rocksdb"), expect(dead_code))]
     pub(crate) one_inserts: bool,
     /// For Quipu only, where a row needs other than the defaults.
     pub(crate) quipu: quipu::Tuning,
