@@ -93,6 +93,6 @@ pub use options::{Compression, Durability, IoChoice, Options};
 pub use shard::local::{Local, LocalCommit, LocalSnapshot};
 pub use shard::local_scan::LocalScan;
 pub use stats::{
-    BaseStats, CarryKind, CarryStats, LevelStats, SegmentInfo, SegmentKind, ShardStats, Stages, Stats,
-    Verified,
+    BaseStats, CarriesInstalled, CarryKind, CarryStats, LevelStats, SegmentInfo, SegmentKind, ShardStats,
+    Stages, Stats, Verified,
 };

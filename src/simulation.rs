@@ -416,7 +416,7 @@ impl SimulatedShard {
     pub fn signature(&self) -> [u64; 5] {
         let state = self.core.state.borrow();
         let view = Rc::as_ptr(&state.tip.view) as usize as u64;
-        let jobs = u64::from(state.compaction.is_busy()) + (state.compaction.done() << 1);
+        let jobs = u64::from(state.compaction.is_busy()) + (state.compaction.carries_done() << 1);
         [state.tip.schedule.at.0, state.waiters.durable_until().0, view, state.compaction.merged(), jobs]
     }
 

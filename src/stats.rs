@@ -52,8 +52,8 @@ pub struct ShardStats {
     pub memtable_bytes: usize,
     /// The carries in flight.
     pub carries: Vec<CarryStats>,
-    /// Carries installed.
-    pub carries_done: u64,
+    /// Carries installed since the shard was opened, by kind and level.
+    pub carries_installed: Vec<CarriesInstalled>,
     /// Bytes of input that the carries in flight have yet to merge.
     pub backlog_bytes: u64,
     /// Lookups of the block cache that found their block.
@@ -149,7 +149,7 @@ pub struct SegmentInfo {
 }
 
 /// What kind of merge it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum CarryKind {
     /// Into a segment of its window.
     Segment,
@@ -184,6 +184,17 @@ pub struct CarryStats {
     pub done: u64,
     /// Bytes of input in all.
     pub total: u64,
+}
+
+/// How many carries of one kind and level were installed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CarriesInstalled {
+    /// What kind; spills, which are no carries, are not counted.
+    pub kind: CarryKind,
+    /// The level of their windows.
+    pub level: Level,
+    /// How many.
+    pub count: u64,
 }
 
 /// Histograms of where time goes, in nanoseconds, and of group sizes. Times are taken once a turn of the
@@ -227,6 +238,13 @@ fn histogram() -> Histogram<u64> {
         Ok(histogram) => histogram,
         // Not with these bounds: low is at least 1, high at least twice that, and digits at most 5.
         Err(_) => unreachable!("the bounds of a histogram are constants"),
+    }
+}
+
+impl ShardStats {
+    /// The carries installed since the shard was opened, of all kinds and levels.
+    pub fn carries_done(&self) -> u64 {
+        self.carries_installed.iter().map(|installed| installed.count).sum()
     }
 }
 

@@ -78,7 +78,7 @@ fn work(engine: &Engine, round: u64) {
     });
     assert_eq!(on_core.wait().unwrap().unwrap(), format!("{round}"));
     check(engine, round);
-    assert!(engine.stats().wait().unwrap().total(|shard| shard.carries_done) > 0);
+    assert!(engine.stats().wait().unwrap().total(|shard| shard.carries_done()) > 0);
 }
 
 fn check(engine: &Engine, round: u64) {

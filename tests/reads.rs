@@ -283,7 +283,7 @@ fn reads_see_one_commit_whole() {
         let keys = *pick(&mut random, &[10, 60, 400]);
         let moves = *pick(&mut random, &[0, 4, 20]);
         let commits = 300 + random.below(500) as usize;
-        let history = History::new(seed, Profile { commits, keys, moves, large: 4 });
+        let history = History::new(seed, Profile { commits, keys, moves, large: 4, ..Profile::default() });
         let options = fixed_options(&mut random).retention(retention(&mut random));
         let options = free_options(&mut random, options);
         let folder = SimulatedFolder::new();

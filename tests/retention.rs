@@ -82,7 +82,7 @@ fn check(runner: &mut Runner, random: &mut SplitMix64, history: &levels::History
 fn profile(random: &mut SplitMix64) -> Profile {
     let commits = 250 + random.below(500) as usize;
     let moves = *pick(random, &[2, 10, 20]);
-    Profile { commits, keys: 25, moves, large: 1 }
+    Profile { commits, keys: 25, moves, large: 1, ..Profile::default() }
 }
 
 #[test]

@@ -22,7 +22,7 @@ const COMMITS: usize = 700;
 /// A fixed history: batches, and renames and drops of what there is.
 fn history(seed: u64) -> Vec<Step> {
     let mut random = SplitMix64::new(seed);
-    let profile = Profile { commits: COMMITS, keys: 60, moves: 0, large: 3 };
+    let profile = Profile { commits: COMMITS, keys: 60, moves: 0, large: 3, ..Profile::default() };
     let mut model = Model::default();
     let mut steps = Vec::new();
     while steps.len() < COMMITS {

@@ -190,7 +190,7 @@ fn scans_keep_their_place_and_their_state() {
         let moves = *pick(&mut random, &[0, 2, 10]);
         let commits = 900 + random.below(900) as usize;
         let large = *pick(&mut random, &[0, 10]);
-        let history = History::new(seed, Profile { commits, keys, moves, large });
+        let history = History::new(seed, Profile { commits, keys, moves, large, ..Profile::default() });
         let options = fixed_options(&mut random).retention(retention(&mut random));
         let options = free_options(&mut random, options);
         let folder = SimulatedFolder::new();

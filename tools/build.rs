@@ -8,6 +8,8 @@ fn main() {
     let compiler = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_string());
     println!("cargo::rustc-env=QUIPU_COMPILER={}", output(&compiler, &["--version"]));
     println!("cargo::rustc-env=QUIPU_PROFILE={}", std::env::var("PROFILE").unwrap_or_default());
+    let flags = std::env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    println!("cargo::rustc-env=QUIPU_FRAME_POINTERS={}", flags.contains("force-frame-pointers"));
     // Whatever makes another commit, or changes the sources, asks again.
     for path in ["HEAD", "logs/HEAD"] {
         let path = output("git", &["rev-parse", "--git-path", path]);

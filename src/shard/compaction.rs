@@ -18,13 +18,13 @@ use crate::compact::loose::Loose;
 use crate::compact::{self, Context, Throttle};
 use crate::disk::io::Io;
 use crate::error::{Error, Result};
-use crate::levels::{Carry, Commit, Level, Pace, Shape, Span};
+use crate::levels::{Carry, Commit, Divisor, Level, Pace, Shape, Span};
 use crate::probes;
-use crate::stats::{CarryKind, CarryStats};
+use crate::stats::{CarriesInstalled, CarryKind, CarryStats};
 use crate::table::Table;
 use crate::view::{Kind, Source, work_bytes};
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -126,7 +126,8 @@ pub(crate) struct Compaction {
     jobs: Vec<Job>,
     stalled: Option<Error>,
     retry_at: Option<u64>,
-    done: u64,
+    /// How many of each kind and level were installed.
+    installed: BTreeMap<(CarryKind, Level), u64>,
     merged: u64,
     /// The most that one slice has spent.
     slice_max: u64,
@@ -157,7 +158,7 @@ impl Compaction {
             jobs: Vec::new(),
             stalled: None,
             retry_at: None,
-            done: 0,
+            installed: BTreeMap::new(),
             merged: 0,
             slice_max: 0,
             holds: false,
@@ -207,11 +208,13 @@ impl Compaction {
     }
 
     /// The carry due at a commit is installed.
-    pub(crate) fn installed(&mut self, due: Commit) {
+    pub(crate) fn installed(&mut self, due: Commit, divisor: Divisor) {
+        if let Some(work) = self.pace.in_flight().find(|work| work.due == due) {
+            *self.installed.entry((kind_of(work.carry), work.carry.level(divisor))).or_default() += 1;
+        }
         self.pace.install(due);
         self.due.retain(|carry| carry.due() != due);
         self.jobs.retain(|job| !matches!(&job.task, Task::Carry(carry) if carry.due() == due));
-        self.done += 1;
         self.recovered();
     }
 
@@ -272,9 +275,16 @@ impl Compaction {
         self.due.clear();
     }
 
-    /// Carries installed since the shard was opened.
-    pub(crate) fn done(&self) -> u64 {
-        self.done
+    /// How many carries were installed since the shard was opened.
+    pub(crate) fn carries_done(&self) -> u64 {
+        self.installed.values().sum()
+    }
+
+    /// The same, by kind and level.
+    pub(crate) fn carries_installed(&self) -> Vec<CarriesInstalled> {
+        let of =
+            |(&(kind, level), &count): (&(CarryKind, Level), &u64)| CarriesInstalled { kind, level, count };
+        self.installed.iter().map(of).collect()
     }
 
     /// Bytes merged since the shard was opened.
@@ -297,10 +307,7 @@ impl Compaction {
     /// What is in flight, for the stats.
     pub(crate) fn in_flight(&self, shape: &Shape) -> Vec<CarryStats> {
         let carries = self.pace.in_flight().map(|work| CarryStats {
-            kind: match work.carry {
-                Carry::Fold { .. } => CarryKind::Fold,
-                Carry::Segment(_) => CarryKind::Segment,
-            },
+            kind: kind_of(work.carry),
             level: work.carry.level(shape.divisor),
             due: work.due,
             deadline: work.deadline,
@@ -334,6 +341,13 @@ impl Compaction {
             let other = job.task.span();
             span.after < other.last && other.after < span.last
         })
+    }
+}
+
+fn kind_of(carry: Carry) -> CarryKind {
+    match carry {
+        Carry::Fold { .. } => CarryKind::Fold,
+        Carry::Segment(_) => CarryKind::Segment,
     }
 }
 

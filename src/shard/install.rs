@@ -200,7 +200,7 @@ impl State {
         }
         self.log.release(floor);
         if let Some(due) = done {
-            self.compaction.installed(due);
+            self.compaction.installed(due, self.tip.schedule.shape.divisor);
         }
         if let Some(span) = spilled {
             self.compaction.spilled(span);

@@ -84,7 +84,7 @@ impl Core {
             memtables: 1 + tip.view.tables().count(),
             memtable_bytes: tip.active.memory() + tip.frozen_bytes,
             carries: state.compaction.in_flight(&tip.schedule.shape),
-            carries_done: state.compaction.done(),
+            carries_installed: state.compaction.carries_installed(),
             backlog_bytes: state.compaction.backlog(),
             cache_hits: self.cache.hits(),
             cache_misses: self.cache.misses(),

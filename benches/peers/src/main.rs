@@ -52,7 +52,7 @@ struct Arguments {
     /// Only these engines.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAMES")]
     engines: Vec<Kind>,
-    /// Seconds that each trial is measured (10; with --quick 2).
+    /// Seconds that each trial is measured (5; with --quick 2).
     #[arg(long)]
     seconds: Option<f64>,
     /// How often engines take turns (3; with --quick 1).
@@ -110,7 +110,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     if let Some(missing) = engines.iter().find(|kind| !Kind::ALL.contains(kind)) {
         return Err(format!("this program was built without {missing}").into());
     }
-    let seconds = arguments.seconds.unwrap_or(if arguments.quick { 2.0 } else { 10.0 });
+    let seconds = arguments.seconds.unwrap_or(if arguments.quick { 2.0 } else { 5.0 });
     if !(0.1..=3600.0).contains(&seconds) {
         return Err("--seconds must be 0.1 to 3600".into());
     }

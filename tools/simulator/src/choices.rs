@@ -19,11 +19,13 @@ pub struct Profile {
     pub moves: u8,
     /// How likely a value is larger than a page, in percent.
     pub large: u8,
+    /// It is all about one directory, and a few keys.
+    pub narrow: bool,
 }
 
 impl Default for Profile {
     fn default() -> Self {
-        Profile { commits: 600, keys: 40, moves: 4, large: 2 }
+        Profile { commits: 600, keys: 40, moves: 4, large: 2, narrow: false }
     }
 }
 
@@ -34,6 +36,13 @@ pub fn pick<'a, T>(random: &mut SplitMix64, items: &'a [T]) -> &'a T {
 
 /// How likely a batch names one of its keys once more, in percent.
 const AGAIN_PERCENT: u8 = 15;
+/// The same in narrow histories.
+const NARROW_AGAIN_PERCENT: u8 = 60;
+
+/// The directory of narrow histories.
+pub const NARROW_PATH: &str = "r/a";
+/// How many keys they have.
+pub const NARROW_KEYS: u64 = 4;
 
 /// A key: one of `keys`.
 pub fn key(random: &mut SplitMix64, keys: u64) -> Vec<u8> {
@@ -69,7 +78,10 @@ pub fn value(random: &mut SplitMix64, large: u8, number: usize) -> Bytes {
 /// Puts and deletes over the directories of one root. `number` marks the values.
 pub fn batch(random: &mut SplitMix64, profile: Profile, number: usize) -> Step {
     let root = if random.chance(75) { "r" } else { "s" };
-    let paths: Vec<&'static str> = PATHS.into_iter().filter(|path| is_within(path, root)).collect();
+    let paths: Vec<&'static str> = match profile.narrow {
+        true => vec![NARROW_PATH],
+        false => PATHS.into_iter().filter(|path| is_within(path, root)).collect(),
+    };
     let count = if random.chance(60) { 1 } else { 1 + random.below(6) };
     let mut room = 24 << 10; // It must fit into the smallest log file, with what the record adds.
     let mut changes: Vec<Change> = Vec::new();
@@ -85,7 +97,8 @@ pub fn batch(random: &mut SplitMix64, profile: Profile, number: usize) -> Step {
     }
     // Now and then a key is named once more. Drawn aside, so that the seeds of before mean what they meant.
     let aside = &mut SplitMix64::new(!random.clone().next_u64());
-    if aside.chance(AGAIN_PERCENT) && !changes.is_empty() {
+    if aside.chance(if profile.narrow { NARROW_AGAIN_PERCENT } else { AGAIN_PERCENT }) && !changes.is_empty()
+    {
         let (path, key, _) = pick(aside, &changes).clone();
         let value = (!aside.chance(25)).then(|| value(aside, 0, number));
         if 300 + key.len() + value.as_ref().map_or(0, Bytes::len) < room {

@@ -125,7 +125,7 @@ pub fn histories() -> Vec<TinyHistory> {
         }),
         history("buffered commits, and barriers", 5, small(), Retention::Forever, |actions| {
             let random = &mut SplitMix64::new(5);
-            let profile = Profile { commits: 0, keys: 6, moves: 0, large: 0 };
+            let profile = Profile { commits: 0, keys: 6, moves: 0, large: 0, ..Profile::default() };
             for number in 0..24u64 {
                 let route = if number % 3 == 0 { Route::Mailbox } else { Route::Local };
                 actions.submit(route, number % 4 != 1, batch(random, profile, number as usize));

@@ -229,8 +229,22 @@ fn reopen(random: &mut SplitMix64) -> Reopen {
     }
 }
 
-fn what(random: &mut SplitMix64, keys: u64) -> What {
-    let path = *pick(random, &PATHS);
+fn what(random: &mut SplitMix64, profile: Profile) -> What {
+    let Profile { keys, narrow, .. } = profile;
+    let path = if narrow { choices::NARROW_PATH } else { *pick(random, &PATHS) };
+    if narrow && random.chance(70) {
+        // One that is under way for long.
+        return What::Scan(ScanOf {
+            path,
+            keys: Keys::All,
+            reverse: random.chance(20),
+            limit: None,
+            other_percent: 0,
+            pause_percent: 60,
+            abandon_after: None,
+            seed: random.next_u64(),
+        });
+    }
     match random.below(8) {
         0 | 1 => What::Get(path, choices::key(random, keys)),
         2 | 3 => {
@@ -267,6 +281,9 @@ fn what(random: &mut SplitMix64, keys: u64) -> What {
     }
 }
 
+/// How many plans are narrow: commits of the same few keys beside scans of them.
+const NARROW_PERCENT: u8 = 10;
+
 /// A rename or drop that is well formed.
 fn move_step(random: &mut SplitMix64) -> Step {
     let from = *pick(random, &PATHS);
@@ -286,7 +303,11 @@ impl Plan {
         let mut random = SplitMix64::new(seed);
         let random = &mut random;
         let options = random.next_u64();
-        let retention = choices::retention(random);
+        // Drawn aside, so that the seeds of before mean what they meant.
+        let narrow = SplitMix64::new(!seed).chance(NARROW_PERCENT);
+        let drawn = choices::retention(random);
+        // Without history, versions go that nobody reads.
+        let retention = if narrow { Retention::None } else { drawn };
         let open = Reopen { retention: None, crashes: Vec::new(), ..reopen(random) };
         let sessions = 4 + random.below(14);
         let profile = Profile {
@@ -294,9 +315,15 @@ impl Plan {
             keys: *pick(random, &[6, 20, 40, 100]),
             moves: *pick(random, &[0, 4, 15]),
             large: *pick(random, &[0, 2, 8]),
+            narrow: false,
+        };
+        let profile = match narrow {
+            true => Profile { keys: choices::NARROW_KEYS, moves: 0, large: 0, narrow, ..profile },
+            false => profile,
         };
         let buffered_percent = *pick(random, &[0, 0, 10, 50, 100]);
-        let reads_percent = *pick(random, &[0, 5, 25]);
+        let drawn = *pick(random, &[0, 5, 25]);
+        let reads_percent = if narrow { 50 } else { drawn };
         let commits_per_session = *pick(random, &[6, 20, 50]);
         let harm = *pick(random, &[Harm::Benign, Harm::Benign, Harm::Failing, Harm::Failing, Harm::Damaging]);
         let faults_percent = match harm {
@@ -336,7 +363,7 @@ impl Plan {
                         View::Newest(self::route(random))
                     };
                     let wait = random.chance(60);
-                    actions.push(Action::Read { view, what: what(random, profile.keys), wait });
+                    actions.push(Action::Read { view, what: what(random, profile), wait });
                 }
                 if random.chance(reads_percent / 4) {
                     let route = self::route(random);

@@ -35,7 +35,7 @@ const SETUP: [(&str, &str); 9] = [
 ];
 
 /// Options that say where a run goes to, not what it does.
-const OUTPUTS: [&str; 5] = ["json", "html", "histograms", "path", "keep"];
+const OUTPUTS: [&str; 6] = ["json", "html", "histograms", "flamegraph", "path", "keep"];
 
 /// Prints the figures of two reports side by side.
 pub(crate) fn compare(before: &Path, after: &Path) -> Result<(), Failure> {

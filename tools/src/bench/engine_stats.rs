@@ -23,8 +23,8 @@ pub(crate) struct Totals {
     /// Bytes read from the disk, and reads.
     pub(crate) read_bytes: u64,
     pub(crate) reads: u64,
-    /// Carries finished.
-    pub(crate) carries_done: u64,
+    /// Carries installed, by name: "L9", "fold L9".
+    pub(crate) carries_installed: BTreeMap<String, u64>,
     /// Block cache hits and misses.
     pub(crate) cache_hits: u64,
     pub(crate) cache_misses: u64,
@@ -53,7 +53,12 @@ impl From<&Stats> for Totals {
             totals.segment_bytes += shard.segment_bytes;
             totals.read_bytes += shard.read_bytes;
             totals.reads += shard.reads;
-            totals.carries_done += shard.carries_done;
+            for carries in &shard.carries_installed {
+                *totals
+                    .carries_installed
+                    .entry(name_of(&carries.kind.to_string(), carries.level.0))
+                    .or_default() += carries.count;
+            }
             totals.cache_hits += shard.cache_hits;
             totals.cache_misses += shard.cache_misses;
             totals.wakes_sent += shard.wakes_sent;
@@ -75,6 +80,15 @@ impl From<&Stats> for Totals {
 }
 
 impl Totals {
+    /// The carries that were installed since then, by name.
+    pub(crate) fn carries_since(&self, before: &Totals) -> BTreeMap<String, u64> {
+        let since = |(name, count): (&String, &u64)| {
+            let count = count - before.carries_installed.get(name).unwrap_or(&0);
+            (count > 0).then(|| (name.clone(), count))
+        };
+        self.carries_installed.iter().filter_map(since).collect()
+    }
+
     /// Segments by level on one line: "L8:3 L9:1 base:12".
     pub(crate) fn levels(&self) -> String {
         let mut text = String::new();
@@ -88,6 +102,15 @@ impl Totals {
             let _ = write!(text, "spills:{} ", self.spills);
         }
         if text.is_empty() { "no segments".to_string() } else { text.trim_end().to_string() }
+    }
+}
+
+/// What carries of a kind and level are called: "L9", "fold L9", "spill".
+pub(crate) fn name_of(kind: &str, level: u8) -> String {
+    match kind {
+        "carry" => format!("L{level}"),
+        "spill" => kind.to_string(),
+        fold => format!("{fold} L{level}"),
     }
 }
 

@@ -107,7 +107,11 @@ fn phase(page: &mut String, at: usize, phase: &PhaseReport) -> std::fmt::Result 
             units::thousands(phase.unstarted),
         )?;
     }
-    figure(page, "Rate and latency over time, with the carries in flight", plots::timeline(phase))?;
+    figure(
+        page,
+        "Rate and latency over time, with the carries in flight and installed",
+        plots::timeline(phase),
+    )?;
     figure(page, "Time by stage inside the engine", plots::stages(&phase.stages))
 }
 

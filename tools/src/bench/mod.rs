@@ -114,6 +114,12 @@ pub(crate) fn run(mut options: BenchOptions) -> Result<(), Failure> {
     if let Some((Ok(Sampler { fallback: Some(why), .. }), ..)) = &sampled {
         eprintln!("quipu: --flamegraph: perf cannot be used ({why}), so the kernel's part will be missing");
     }
+    if sampled.is_some() && env!("QUIPU_FRAME_POINTERS") != "true" {
+        eprintln!(
+            "quipu: --flamegraph: this program was built without frame pointers, so most stacks will be cut short; \
+             build it with `cargo profiling` (docs/profiling.md)"
+        );
+    }
     session.drive(&engine, &directories, &mut report);
     let drawn = sampled.map(|(sampler, file, path)| draw(sampler, &file, &path));
     report.interrupted = session.interrupted();

@@ -1,6 +1,6 @@
 //! The plots of a report, each an SVG to be put into a page. Drawn by `plotters`; light, with units on every axis.
 
-use super::engine_stats::{GROUP_SIZES, Stage};
+use super::engine_stats::{GROUP_SIZES, Stage, name_of};
 use super::op::OpKind;
 use super::report::{PhaseReport, SweepPoint, SweepReport};
 use crate::units;
@@ -225,20 +225,23 @@ fn percent_label(nines: f64) -> String {
     format!("{:.decimals$} %", (1.0 - 10f64.powf(-nines)) * 100.0)
 }
 
-/// Rate and p99 over time, and below them the carries in flight, a row a level.
+/// Rate and p99 over time, and below them the carries, a row a level: those in flight at the end of a second, and those installed in it.
 pub(crate) fn timeline(phase: &PhaseReport) -> Plot {
     let seconds = phase.seconds.max(0.1);
     // Rows by what they hold: the kind of merge, and its level where it has one of interest.
     let mut rows: BTreeMap<(u8, String), Vec<(u64, usize)>> = BTreeMap::new();
     for second in &phase.timeline {
-        for carry in second.carries.iter().flatten() {
-            let (kind, name) = match &carry.kind[..] {
-                "fold" => (1, format!("fold L{}", carry.level)),
-                "spill" => (2, "spill".to_string()),
-                _ => (0, format!("L{}", carry.level)),
+        let in_flight = second.carries.iter().flatten().map(|carry| (name_of(&carry.kind, carry.level), 1));
+        let installed = second.carries_installed.iter().flatten().map(|(name, &count)| (name.clone(), count));
+        for (name, count) in in_flight.chain(installed) {
+            let kind = match &name[..] {
+                "spill" => 2,
+                fold if fold.starts_with("fold") => 1,
+                _ => 0,
             };
             let row = rows.entry((kind, format!("{name:>8}"))).or_default();
-            row.push((second.second, usize::from(kind)));
+            // Of many, more would be no darker.
+            row.extend(std::iter::repeat_n((second.second, usize::from(kind)), count.min(4) as usize));
         }
     }
     let height = 50 + 24 * rows.len().max(2) as u32;
@@ -270,7 +273,7 @@ pub(crate) fn timeline(phase: &PhaseReport) -> Plot {
             .light_line_style(TRANSPARENT)
             .draw()?;
         for (at, cells) in rows.values().enumerate() {
-            // Several shards at once are darker.
+            // Several at once are darker.
             chart.draw_series(cells.iter().map(|&(second, kind)| {
                 let (left, middle) = (second as f64, at as f64);
                 let corners = [(left, middle - 0.36), ((left + 1.0).min(seconds), middle + 0.36)];
@@ -281,7 +284,7 @@ pub(crate) fn timeline(phase: &PhaseReport) -> Plot {
         let present = kinds.filter(|(at, _)| rows.keys().any(|(kind, _)| usize::from(*kind) == *at));
         legend(&carries_area, 8, present.map(|(at, name)| (name, colour(at).mix(0.55).stroke_width(9))))?;
         if names.is_empty() {
-            let text = "no carry was in flight at the end of any second";
+            let text = "no carry was installed, and none was in flight at the end of any second";
             let at = (WIDTH as i32 / 2 - 150, 12);
             carries_area.draw(&Text::new(text, at, small()))?;
         }

@@ -9,6 +9,7 @@ use crate::out::say;
 use crate::units;
 use quipu::{Engine, Stats};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,8 @@ pub(crate) struct Glance {
     pub(crate) backlog_bytes: u64,
     /// The carries in flight.
     pub(crate) carries: Vec<Carry>,
+    /// How many were installed since the glance before, by name.
+    pub(crate) installed: BTreeMap<String, u64>,
     /// The share of the machine's processor time that the hypervisor took since the glance before.
     pub(crate) stolen: f64,
 }
@@ -59,8 +62,12 @@ pub(crate) fn watch(
     watched.cpu = Cpu::now();
     watched.machine_time = MachineTime::now();
     let mut machine_time = watched.machine_time;
+    let mut totals_before = Totals::default();
     match engine.stats().wait() {
-        Ok(stats) => watched.before = Some(stats),
+        Ok(stats) => {
+            totals_before = Totals::from(&stats);
+            watched.before = Some(stats);
+        }
         Err(error) => run.fail(error),
     }
     let mut second = 0;
@@ -102,9 +109,11 @@ pub(crate) fn watch(
             segments: totals.levels(),
             backlog_bytes: totals.backlog_bytes,
             carries: carries(&stats),
+            installed: totals.carries_since(&totals_before),
             stolen: machine_time.stolen_since(before),
         };
         watched.glances.push(glance);
+        totals_before = totals;
     }
 }
 

@@ -185,6 +185,8 @@ pub(crate) struct SecondReport {
     pub(crate) backlog_bytes: Option<u64>,
     /// The carries in flight at its end.
     pub(crate) carries: Option<Vec<Carry>>,
+    /// How many were installed in it (or since the last second that has this), by name.
+    pub(crate) carries_installed: Option<BTreeMap<String, u64>>,
     /// The share of the machine's processor time that the hypervisor took.
     pub(crate) stolen: Option<f64>,
 }
@@ -294,6 +296,7 @@ impl PhaseReport {
                     segments: glance.map(|glance| glance.segments.clone()),
                     backlog_bytes: glance.map(|glance| glance.backlog_bytes),
                     carries: glance.map(|glance| glance.carries.clone()),
+                    carries_installed: glance.map(|glance| glance.installed.clone()),
                     stolen: glance.map(|glance| glance.stolen),
                 }
             })

@@ -167,6 +167,12 @@ fn end(text: &mut String, report: &Report) -> std::fmt::Result {
     for phase in report.measured() {
         found(text, phase)?;
     }
+    for phase in report.measured() {
+        let carries = phase.after.carries_since(&phase.before);
+        let carries: Vec<String> = carries.iter().map(|(name, count)| format!("{count} x {name}")).collect();
+        let carries = if carries.is_empty() { "none was installed".to_string() } else { carries.join(", ") };
+        writeln!(text, "carries   {}: {carries}", phase.name)?;
+    }
     writeln!(text, "memory    {} at most", units::bytes(report.memory_peak_bytes))?;
     if let Some(seconds) = report.close_seconds {
         writeln!(text, "close     {}", seconds_text(seconds))?;

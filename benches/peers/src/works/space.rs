@@ -341,7 +341,7 @@ fn figures(store: &dyn Store) -> Result<Figures> {
     let stats = store.quipu().ok_or("Quipu is Quipu")?.engine.stats().wait()?;
     let highest = |level: fn(&quipu::ShardStats) -> u8| stats.shards.iter().map(level).max().unwrap_or(0);
     Ok(Figures {
-        carries: stats.total(|shard| shard.carries_done),
+        carries: stats.total(|shard| shard.carries_done()),
         segment_bytes: stats.total(|shard| shard.segment_bytes),
         memtable_bytes: stats.total(|shard| shard.memtable_bytes as u64),
         cache_bytes: stats.total(|shard| shard.cache_bytes),

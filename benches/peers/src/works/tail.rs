@@ -52,7 +52,7 @@ fn paced(quipu: &Quipu, rate: f64, times: Times) -> Result<Paced> {
         measured,
         log_writes: grown(|shard| shard.log_groups),
         log_bytes: grown(|shard| shard.log_bytes),
-        carries: grown(|shard| shard.carries_done),
+        carries: grown(|shard| shard.carries_done()),
         took,
         stages: stages(&before, &after),
     })
@@ -381,7 +381,7 @@ pub(crate) fn slowest_second(bench: &Bench, _: &BTreeSet<u32>) -> Result<Vec<Row
         let clients = Clients::threads(256);
         let measured = clients.run(&*store, &data, Work::Put, times)?;
         tell("RocksDB", &measured);
-        row.settings.push(("RocksDB, one inserts".to_string(), store.settings()));
+        row.settings.push((Kind::Rocksdb.to_string(), store.settings()));
         row.figures.extend(Figure::rates(Side::Peer, "RocksDB", clients.to_string(), vec![measured], 1.0));
         store.close()?;
     }
