@@ -364,24 +364,27 @@ impl State {
         (!self.shortage_tried).then(|| error.on_shard(config.shard))
     }
 
-    /// Whether a commit of `bytes` can be sequenced now.
-    fn admits(&mut self, config: &Config, bytes: usize) -> Result<bool> {
+    /// What is to become of a commit of `bytes` that cannot be sequenced now; `None` where it can.
+    fn hindrance(&mut self, config: &Config, bytes: usize) -> Option<Verdict> {
         if let Some(error) = &self.poisoned {
-            return Err(error.clone());
+            return Some(Verdict::Refused(error.clone()));
         }
         if bytes > self.log.record_bytes_max() {
             let most = self.log.record_bytes_max();
             let why = format!("{bytes} bytes as a record of the log; a log file of this engine holds {most}");
-            return Err(Error::invalid("batch", why));
+            return Some(Verdict::Refused(Error::invalid("batch", why)));
         }
         let next = self.tip.next();
         if next >= Commit::MAX {
-            return Err(Error::TooMany { what: "commits of a shard", limit: Commit::MAX.0 as usize });
+            let error = Error::TooMany { what: "commits of a shard", limit: Commit::MAX.0 as usize };
+            return Some(Verdict::Refused(error));
         }
         let room = self.log.room_for(bytes);
         self.shortage_tried &= !room;
         let compaction = &self.compaction;
-        Ok(room && !compaction.holds() && compaction.admits(next) && self.memory_admits(config, bytes))
+        let admitted =
+            room && !compaction.holds() && compaction.admits(next) && self.memory_admits(config, bytes);
+        (!admitted).then_some(Verdict::Wait(bytes))
     }
 
     /// Tries to sequence puts and deletes.
@@ -429,12 +432,7 @@ impl State {
         bytes += makes.bytes();
 
         // 2. Make room.
-        let verdict = match self.admits(config, bytes) {
-            Ok(true) => None,
-            Ok(false) => Some(Verdict::Wait(bytes)),
-            Err(error) => Some(Verdict::Refused(error)),
-        };
-        if let Some(verdict) = verdict {
+        if let Some(verdict) = self.hindrance(config, bytes) {
             self.ids = ids;
             return verdict;
         }
@@ -493,10 +491,8 @@ impl State {
             _ => return Verdict::Unresolved(to.clone()),
         };
         let bytes = from.path().len() + 2 * to.path().len() + makes.bytes() + 2 * DIRECTORY_BYTES;
-        match self.admits(config, bytes) {
-            Ok(true) => {}
-            Ok(false) => return Verdict::Wait(bytes),
-            Err(error) => return Verdict::Refused(error),
+        if let Some(verdict) = self.hindrance(config, bytes) {
+            return verdict;
         }
         let commit = self.tip.next();
         let mut record = Vec::new();
@@ -526,11 +522,8 @@ impl State {
             Some(Known::Is(parent)) => parent.0,
             Some(_) => return Verdict::Unresolved(name.clone()),
         };
-        let bytes = last.len() + 2 * DIRECTORY_BYTES;
-        match self.admits(config, bytes) {
-            Ok(true) => {}
-            Ok(false) => return Verdict::Wait(bytes),
-            Err(error) => return Verdict::Refused(error),
+        if let Some(verdict) = self.hindrance(config, last.len() + 2 * DIRECTORY_BYTES) {
+            return verdict;
         }
         let commit = self.tip.next();
         let mut record = Vec::new();
