@@ -2,10 +2,10 @@
 
 use super::record::Latency;
 use hdrhistogram::Histogram;
-use quipu::Stats;
+use quipu::{CarryKind, Stats};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 /// All shards together.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -24,7 +24,7 @@ pub(crate) struct Totals {
     pub(crate) read_bytes: u64,
     pub(crate) reads: u64,
     /// Carries installed, by name: "L9", "fold L9".
-    pub(crate) carries_installed: BTreeMap<String, u64>,
+    pub(crate) carries_installed: BTreeMap<CarryName, u64>,
     /// Block cache hits and misses.
     pub(crate) cache_hits: u64,
     pub(crate) cache_misses: u64,
@@ -54,10 +54,8 @@ impl From<&Stats> for Totals {
             totals.read_bytes += shard.read_bytes;
             totals.reads += shard.reads;
             for carries in &shard.carries_installed {
-                *totals
-                    .carries_installed
-                    .entry(name_of(&carries.kind.to_string(), carries.level.0))
-                    .or_default() += carries.count;
+                let name = CarryName::new(carries.kind, carries.level.0);
+                *totals.carries_installed.entry(name).or_default() += carries.count;
             }
             totals.cache_hits += shard.cache_hits;
             totals.cache_misses += shard.cache_misses;
@@ -81,10 +79,10 @@ impl From<&Stats> for Totals {
 
 impl Totals {
     /// The carries that were installed since then, by name.
-    pub(crate) fn carries_since(&self, before: &Totals) -> BTreeMap<String, u64> {
-        let since = |(name, count): (&String, &u64)| {
-            let count = count - before.carries_installed.get(name).unwrap_or(&0);
-            (count > 0).then(|| (name.clone(), count))
+    pub(crate) fn carries_since(&self, before: &Totals) -> BTreeMap<CarryName, u64> {
+        let since = |(&name, count): (&CarryName, &u64)| {
+            let count = count - before.carries_installed.get(&name).unwrap_or(&0);
+            (count > 0).then_some((name, count))
         };
         self.carries_installed.iter().filter_map(since).collect()
     }
@@ -105,12 +103,33 @@ impl Totals {
     }
 }
 
-/// What carries of a kind and level are called: "L9", "fold L9", "spill".
-pub(crate) fn name_of(kind: &str, level: u8) -> String {
-    match kind {
-        "carry" => format!("L{level}"),
-        "spill" => kind.to_string(),
-        fold => format!("{fold} L{level}"),
+/// What carries of a kind and level are called: "L9", "fold L9", "spill". In the order of kinds, then levels.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct CarryName {
+    pub(crate) kind: CarryKind,
+    level: u8,
+}
+
+impl CarryName {
+    pub(crate) fn new(kind: CarryKind, level: u8) -> Self {
+        // The level of a spill is of no interest.
+        CarryName { kind, level: if kind == CarryKind::Spill { 0 } else { level } }
+    }
+}
+
+impl fmt::Display for CarryName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            CarryKind::Segment => write!(f, "L{}", self.level),
+            CarryKind::Spill => write!(f, "{}", self.kind),
+            kind => write!(f, "{kind} L{}", self.level),
+        }
+    }
+}
+
+impl Serialize for CarryName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -119,12 +138,17 @@ pub(crate) fn name_of(kind: &str, level: u8) -> String {
 pub(crate) struct Carry {
     pub(crate) shard: u16,
     /// "carry", "fold" or "spill".
-    pub(crate) kind: String,
+    #[serde(serialize_with = "as_text")]
+    pub(crate) kind: CarryKind,
     /// The level of its window.
     pub(crate) level: u8,
     /// Bytes of input merged, of so many.
     pub(crate) done: u64,
     pub(crate) total: u64,
+}
+
+fn as_text<S: serde::Serializer>(kind: &CarryKind, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(kind)
 }
 
 /// The carries in flight on all shards.
@@ -133,7 +157,7 @@ pub(crate) fn carries(stats: &Stats) -> Vec<Carry> {
         let number = shard.shard;
         let carry = move |carry: &quipu::CarryStats| Carry {
             shard: number,
-            kind: carry.kind.to_string(),
+            kind: carry.kind,
             level: carry.level.0,
             done: carry.done,
             total: carry.total,

@@ -1,6 +1,6 @@
 //! The plots of a report, each an SVG to be put into a page. Drawn by `plotters`; light, with units on every axis.
 
-use super::engine_stats::{GROUP_SIZES, Stage, name_of};
+use super::engine_stats::{CarryName, GROUP_SIZES, Stage};
 use super::op::OpKind;
 use super::report::{PhaseReport, SweepPoint, SweepReport};
 use crate::units;
@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint};
 use plotters::prelude::*;
+use quipu::CarryKind;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -228,20 +229,15 @@ fn percent_label(nines: f64) -> String {
 /// Rate and p99 over time, and below them the carries, a row a level: those in flight at the end of a second, and those installed in it.
 pub(crate) fn timeline(phase: &PhaseReport) -> Plot {
     let seconds = phase.seconds.max(0.1);
-    // Rows by what they hold: the kind of merge, and its level where it has one of interest.
-    let mut rows: BTreeMap<(u8, String), Vec<(u64, usize)>> = BTreeMap::new();
+    let mut rows: BTreeMap<CarryName, Vec<u64>> = BTreeMap::new();
     for second in &phase.timeline {
-        let in_flight = second.carries.iter().flatten().map(|carry| (name_of(&carry.kind, carry.level), 1));
-        let installed = second.carries_installed.iter().flatten().map(|(name, &count)| (name.clone(), count));
+        let in_flight =
+            second.carries.iter().flatten().map(|carry| (CarryName::new(carry.kind, carry.level), 1));
+        let installed = second.carries_installed.iter().flatten().map(|(&name, &count)| (name, count));
         for (name, count) in in_flight.chain(installed) {
-            let kind = match &name[..] {
-                "spill" => 2,
-                fold if fold.starts_with("fold") => 1,
-                _ => 0,
-            };
-            let row = rows.entry((kind, format!("{name:>8}"))).or_default();
             // Of many, more would be no darker.
-            row.extend(std::iter::repeat_n((second.second, usize::from(kind)), count.min(4) as usize));
+            let cells = std::iter::repeat_n(second.second, count.min(4) as usize);
+            rows.entry(name).or_default().extend(cells);
         }
     }
     let height = 50 + 24 * rows.len().max(2) as u32;
@@ -250,7 +246,7 @@ pub(crate) fn timeline(phase: &PhaseReport) -> Plot {
         let (p99_area, carries_area) = rest.split_vertically(190);
         rates(&rate_area, phase, seconds)?;
         p99s(&p99_area, phase, seconds)?;
-        let names: Vec<&str> = rows.keys().map(|(_, name)| name.trim()).collect();
+        let names: Vec<String> = rows.keys().map(CarryName::to_string).collect();
         let ticks = (0..names.len()).map(|at| at as f64);
         let range = Axis::linear(-0.5..names.len().max(1) as f64 - 0.5, ticks);
         let mut chart = ChartBuilder::on(&carries_area)
@@ -265,24 +261,25 @@ pub(crate) fn timeline(phase: &PhaseReport) -> Plot {
             .x_desc("seconds since the start of the phase")
             .x_label_formatter(&|second| format!("{second}"))
             .y_desc("carries")
-            .y_label_formatter(&|row| names.get(row.round() as usize).unwrap_or(&"").to_string())
+            .y_label_formatter(&|row| names.get(row.round() as usize).cloned().unwrap_or_default())
             .label_style(small())
             .axis_desc_style(small())
             .axis_style(TEXT.mix(0.6))
             .bold_line_style(GRID)
             .light_line_style(TRANSPARENT)
             .draw()?;
-        for (at, cells) in rows.values().enumerate() {
+        for (at, (name, cells)) in rows.iter().enumerate() {
             // Several at once are darker.
-            chart.draw_series(cells.iter().map(|&(second, kind)| {
+            chart.draw_series(cells.iter().map(|&second| {
                 let (left, middle) = (second as f64, at as f64);
                 let corners = [(left, middle - 0.36), ((left + 1.0).min(seconds), middle + 0.36)];
-                Rectangle::new(corners, colour(kind).mix(0.55).filled())
+                Rectangle::new(corners, colour(name.kind as usize).mix(0.55).filled())
             }))?;
         }
-        let kinds = ["carry", "fold", "spill"].into_iter().enumerate();
-        let present = kinds.filter(|(at, _)| rows.keys().any(|(kind, _)| usize::from(*kind) == *at));
-        legend(&carries_area, 8, present.map(|(at, name)| (name, colour(at).mix(0.55).stroke_width(9))))?;
+        let kinds = [(CarryKind::Segment, "carry"), (CarryKind::Fold, "fold"), (CarryKind::Spill, "spill")];
+        let present = kinds.into_iter().filter(|(kind, _)| rows.keys().any(|name| name.kind == *kind));
+        let line = |kind| colour(kind as usize).mix(0.55).stroke_width(9);
+        legend(&carries_area, 8, present.map(|(kind, name)| (name, line(kind))))?;
         if names.is_empty() {
             let text = "no carry was installed, and none was in flight at the end of any second";
             let at = (WIDTH as i32 / 2 - 150, 12);

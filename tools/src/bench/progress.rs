@@ -1,6 +1,6 @@
 //! Waits for a phase to end, and prints a line every second of it.
 
-use super::engine_stats::{Carry, Totals, carries};
+use super::engine_stats::{Carry, CarryName, Totals, carries};
 use super::op::OpKind;
 use super::record::{Collector, Second};
 use super::run::Run;
@@ -31,7 +31,7 @@ pub(crate) struct Glance {
     /// The carries in flight.
     pub(crate) carries: Vec<Carry>,
     /// How many were installed since the glance before, by name.
-    pub(crate) installed: BTreeMap<String, u64>,
+    pub(crate) installed: BTreeMap<CarryName, u64>,
     /// The share of the machine's processor time that the hypervisor took since the glance before.
     pub(crate) stolen: f64,
 }

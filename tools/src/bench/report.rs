@@ -1,7 +1,7 @@
 //! What a run found, once: the text at the end and the JSON file are two ways to write it.
 
 use super::choices::Sweep;
-use super::engine_stats::{Carry, Stage, Totals};
+use super::engine_stats::{Carry, CarryName, Stage, Totals};
 use super::op::OpKind;
 use super::options::BenchOptions;
 use super::place::FileSystem;
@@ -186,7 +186,7 @@ pub(crate) struct SecondReport {
     /// The carries in flight at its end.
     pub(crate) carries: Option<Vec<Carry>>,
     /// How many were installed in it (or since the last second that has this), by name.
-    pub(crate) carries_installed: Option<BTreeMap<String, u64>>,
+    pub(crate) carries_installed: Option<BTreeMap<CarryName, u64>>,
     /// The share of the machine's processor time that the hypervisor took.
     pub(crate) stolen: Option<f64>,
 }

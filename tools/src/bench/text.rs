@@ -168,9 +168,7 @@ fn end(text: &mut String, report: &Report) -> std::fmt::Result {
         found(text, phase)?;
     }
     for phase in report.measured() {
-        let mut carries: Vec<_> = phase.after.carries_since(&phase.before).into_iter().collect();
-        // L9 before L10: of one kind, the shorter name is the lower level.
-        carries.sort_by_key(|(name, _)| (name.starts_with("fold"), name.len()));
+        let carries = phase.after.carries_since(&phase.before);
         let carries: Vec<String> = carries.iter().map(|(name, count)| format!("{count} x {name}")).collect();
         let carries = if carries.is_empty() { "none was installed".to_string() } else { carries.join(", ") };
         writeln!(text, "carries   {}: {carries}", phase.name)?;
