@@ -289,13 +289,14 @@ pub(crate) fn compare(bench: &Bench, comparison: &Comparison<'_>) -> Result<Outc
     let Comparison { data, cache_bytes, works, before, entrants, times, rounds } = comparison;
     let places: Vec<Place> =
         (0..entrants.len()).map(|number| bench.place(&format!("engine-{number}"))).collect();
+    let setup_of = |entrant: &Entrant, place: &Place| Setup {
+        purpose: entrant.purpose,
+        one_inserts: entrant.one_inserts,
+        ..bench.setup(place.path(), *cache_bytes, entrant.durability)
+    };
     if *before != Before::Empty {
         for (entrant, place) in entrants.iter().zip(&places) {
-            let setup = Setup {
-                purpose: entrant.purpose,
-                one_inserts: entrant.one_inserts,
-                ..bench.setup(place.path(), *cache_bytes, Durability::Unsynced)
-            };
+            let setup = Setup { durability: Durability::Unsynced, ..setup_of(entrant, place) };
             let took = load(entrant.kind, &setup, data)?;
             say(&format!(
                 "  {:<28} loaded {} keys in {took:.1?}",
@@ -314,12 +315,7 @@ pub(crate) fn compare(bench: &Bench, comparison: &Comparison<'_>) -> Result<Outc
             if *before == Before::Empty {
                 let _ = std::fs::remove_dir_all(place.path());
             }
-            let setup = Setup {
-                purpose: entrant.purpose,
-                one_inserts: entrant.one_inserts,
-                ..bench.setup(place.path(), *cache_bytes, entrant.durability)
-            };
-            let store = entrant.kind.open(&setup)?;
+            let store = entrant.kind.open(&setup_of(entrant, place))?;
             if round == 0 {
                 outcome.settings.push((entrant.name(), store.settings()));
             }

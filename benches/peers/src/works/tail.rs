@@ -11,7 +11,7 @@ use crate::native;
 use crate::ops::{Data, Work};
 use crate::row::{Figure, Goal, Row, Side};
 use crate::shared::units;
-use crate::trial::{Bench, Clients, calm, calm_below, say};
+use crate::trial::{Bench, Clients, ONE_INSERTS, calm, calm_below, say};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -231,6 +231,7 @@ fn against_floor(bench: &Bench, tails: &Tails, load: &Load, highest: f64, times:
     if bench.has(Kind::Rocksdb) {
         let place = bench.place("tail");
         // Set up in the way in which it is fastest.
+        let name = format!("{}, {ONE_INSERTS}", Kind::Rocksdb);
         let setup = Setup { one_inserts: true, ..bench.setup(place.path(), CACHE_BYTES, Durability::Synced) };
         let store = Kind::Rocksdb.open(&setup)?;
         let threads = 64;
@@ -240,8 +241,8 @@ fn against_floor(bench: &Bench, tails: &Tails, load: &Load, highest: f64, times:
         let measured = calm(bench, half)?;
         tell("RocksDB at 50 %", &measured);
         let clients = format!("{threads} threads at {}", units::rate(highest.rate / 2.0));
-        row.figures.extend(tail_of(Side::Peer, "RocksDB, one inserts", clients, &[measured]));
-        row.settings.push(("RocksDB, one inserts".to_string(), store.settings()));
+        row.figures.extend(tail_of(Side::Peer, &name, clients, &[measured]));
+        row.settings.push((name, store.settings()));
         store.close()?;
     }
     Ok(row)
