@@ -1,5 +1,6 @@
 //! What an operation that crosses threads returns: a future for any runtime, and a wait for a plain thread.
 
+use crate::bell;
 use crate::error::{Error, Result};
 use crate::linger::Linger;
 use crate::shard::host::is_hosting;
@@ -33,8 +34,22 @@ use tokio::sync::oneshot;
 #[must_use = "an answer must be awaited or waited for; a full mailbox sends only then"]
 pub struct Answer<T> {
     state: State<T>,
-    /// For how long a thread that waits looks for it before it sleeps.
-    linger: Duration,
+    /// How a thread waits for it.
+    patience: Patience,
+}
+
+/// How a thread waits.
+#[derive(Clone, Copy)]
+pub(crate) enum Patience {
+    /// It looks for so long before it sleeps.
+    Looks(Duration),
+    /// It sleeps, until a bell wakes it, and whoever else a log write has answered.
+    Sleeps(bell::Number),
+}
+
+impl Patience {
+    /// For what is there, or comes at its own time.
+    const NONE: Self = Patience::Looks(Duration::ZERO);
 }
 
 enum State<T> {
@@ -45,16 +60,16 @@ enum State<T> {
 
 impl<T> Answer<T> {
     /// What a shard will answer.
-    pub(crate) fn sent(receiver: oneshot::Receiver<Result<T>>, shard: u16, linger: Duration) -> Self {
-        Answer { state: State::Sent(receiver, shard), linger }
+    pub(crate) fn sent(receiver: oneshot::Receiver<Result<T>>, shard: u16, patience: Patience) -> Self {
+        Answer { state: State::Sent(receiver, shard), patience }
     }
 
     pub(crate) fn later(future: impl Future<Output = Result<T>> + Send + 'static) -> Self {
-        Answer { state: State::Waiting(Box::pin(future)), linger: Duration::ZERO }
+        Answer { state: State::Waiting(Box::pin(future)), patience: Patience::NONE }
     }
 
     pub(crate) fn ready(result: Result<T>) -> Self {
-        Answer { state: State::Ready(Some(result)), linger: Duration::ZERO }
+        Answer { state: State::Ready(Some(result)), patience: Patience::NONE }
     }
 
     /// Waits for the answer on this thread. Not for use within an async task: it blocks.
@@ -64,14 +79,13 @@ impl<T> Answer<T> {
     /// Besides the operation's own: [`Error::Invalid`] on a shard's thread, which must not wait for itself or for
     /// another; await the answer there.
     pub fn wait(self) -> Result<T> {
-        let linger = self.linger;
-        wait_for(self, linger)
+        let patience = self.patience;
+        wait_for(self, patience)
     }
 }
 
-/// Waits for a future on this thread, for as long as `linger` without sleeping; an error on a shard's thread, where it is not
-/// done at once.
-pub(crate) fn wait_for<T>(future: impl Future<Output = Result<T>>, linger: Duration) -> Result<T> {
+/// Waits for a future on this thread; an error on a shard's thread, where it is not done at once.
+pub(crate) fn wait_for<T>(future: impl Future<Output = Result<T>>, patience: Patience) -> Result<T> {
     let mut future = pin!(future);
     if is_hosting() {
         return match future.poll(&mut Context::from_waker(Waker::noop())) {
@@ -79,6 +93,15 @@ pub(crate) fn wait_for<T>(future: impl Future<Output = Result<T>>, linger: Durat
             Poll::Pending => Err(Error::invalid("wait", "on a shard's thread, which it would block; await")),
         };
     }
+    let linger = match patience {
+        Patience::Looks(linger) => linger,
+        Patience::Sleeps(number) => {
+            return bell::wait(number, |waker| match future.as_mut().poll(&mut Context::from_waker(waker)) {
+                Poll::Ready(result) => Some(result),
+                Poll::Pending => None,
+            });
+        }
+    };
     UNPARKS_THIS.with(|waker| {
         let mut context = Context::from_waker(waker);
         let mut result = None;
@@ -159,7 +182,7 @@ mod tests {
         let (begin, begun) = std::sync::mpsc::channel();
         let waiting = thread::spawn(move || {
             begin.send(()).unwrap();
-            Answer::sent(receive, 0, Duration::ZERO).wait()
+            Answer::sent(receive, 0, Patience::NONE).wait()
         });
         begun.recv().unwrap();
         // As a thread does whose `park` is used for something else, too.
@@ -173,10 +196,10 @@ mod tests {
         // What is there before anybody waits needs no waking.
         let (send, receive) = oneshot::channel();
         send.send(Ok(8)).unwrap();
-        assert_eq!(Answer::sent(receive, 0, Duration::ZERO).wait().unwrap(), 8);
+        assert_eq!(Answer::sent(receive, 0, Patience::NONE).wait().unwrap(), 8);
         // A shard that went away is closed.
         let (send, receive) = oneshot::channel::<Result<u32>>();
         drop(send);
-        assert!(matches!(Answer::sent(receive, 0, Duration::ZERO).wait(), Err(Error::Closed)));
+        assert!(matches!(Answer::sent(receive, 0, Patience::NONE).wait(), Err(Error::Closed)));
     }
 }

@@ -50,6 +50,7 @@
 
 mod answer;
 mod batch;
+mod bell;
 mod cache;
 mod codec;
 mod compact;

@@ -14,7 +14,7 @@ pub use directory::Directory;
 pub use scan::{BlockingScan, Scan};
 pub use snapshot::Snapshot;
 
-use crate::answer::Answer;
+use crate::answer::{Answer, Patience};
 use crate::batch::Batch;
 use crate::disk::Uring;
 use crate::error::{Error, Result};
@@ -533,16 +533,20 @@ impl EngineInner {
         let (reply, receiver) = oneshot::channel();
         let mailbox = &self.mailboxes[usize::from(shard)];
         let request = request(reply);
-        // The answer of what waits for a log write takes longer than is worth it, and the core may be wanted for that.
-        let linger = if request.is_patient() { Duration::ZERO } else { self.linger };
+        // The answer of what waits for a log write takes longer than looking is worth, and the core may be wanted for that.
+        let patience = if request.is_patient() {
+            Patience::Sleeps(mailbox.bells().current())
+        } else {
+            Patience::Looks(self.linger)
+        };
         match mailbox.try_post(request) {
-            Ok(()) => Answer::sent(receiver, shard, linger),
+            Ok(()) => Answer::sent(receiver, shard, patience),
             Err(PostError::Closed) => Answer::ready(Err(Error::Closed)),
             Err(PostError::Full(request)) => {
                 let mailbox = mailbox.clone();
                 Answer::later(async move {
                     mailbox.post(request).await?;
-                    Answer::sent(receiver, shard, Duration::ZERO).await
+                    Answer::sent(receiver, shard, patience).await
                 })
             }
         }

@@ -12,6 +12,7 @@
 
 use super::post::{Post, Real, Refused, Room};
 use super::request::Request;
+use crate::bell::Bells;
 use crate::error::{Error, Result};
 use crate::limits::{MAILBOX_MIN, MAILBOX_PERMIT_BYTES};
 use crossbeam_queue::SegQueue;
@@ -31,6 +32,8 @@ pub(crate) struct Mailbox {
     post: Post<Letter, Real>,
     capacity: u32,
     ending: AtomicBool,
+    /// What wakes threads that wait for durable commits.
+    bells: Bells,
     /// Snapshots whose handles went away; at most as many as were open, so unbounded in type only.
     released: SegQueue<u64>,
 }
@@ -42,6 +45,7 @@ impl Mailbox {
             post: Post::new(capacity),
             capacity: capacity as u32,
             ending: AtomicBool::new(false),
+            bells: Bells::new(),
             released: SegQueue::new(),
         }
     }
@@ -77,6 +81,10 @@ impl Mailbox {
     fn push(&self, request: Request, permits: u32) {
         let patient = request.is_patient();
         self.post.push(Letter { request, permits, posted: std::time::Instant::now() }, patient);
+    }
+
+    pub(crate) fn bells(&self) -> &Bells {
+        &self.bells
     }
 
     /// Wakes the shard if it sleeps. The caller has made its news visible before.

@@ -44,6 +44,7 @@ pub(crate) mod tip;
 pub(crate) mod verify;
 pub(crate) mod waiters;
 
+use crate::bell;
 use crate::cache::BlockCache;
 use crate::disk::io::Io;
 use crate::engine::Retained;
@@ -293,13 +294,17 @@ impl Core {
         let completed = self.seen.take() + self.io.pump();
         self.now.set(self.io.now());
         self.gathering.begin_turn();
-        let acknowledged = self.acknowledge();
-        let sequenced = self.sequence_queue();
-        let answered = self.answer_gathered();
-        let log_write = self.write_log(acknowledged, answered);
-        if log_write == LogWrite::Started {
-            self.io.submit();
-        }
+        // Threads that wait for what has become durable are woken when the next log write is on its way: one of them may take the core.
+        let (sequenced, answered, log_write) = bell::together(|| {
+            let acknowledged = self.acknowledge();
+            let sequenced = self.sequence_queue();
+            let answered = self.answer_gathered();
+            let log_write = self.write_log(acknowledged, answered);
+            if log_write == LogWrite::Started {
+                self.io.submit();
+            }
+            (sequenced, answered, log_write)
+        });
         let staged = self.staged_moves();
         // A write that is held back is looked at again in the next turn, whatever comes before.
         let active = completed > 0 || sequenced > 0 || log_write != LogWrite::None || staged;
@@ -421,6 +426,11 @@ impl Core {
         }
         state.staged_before = state.log.staged().0;
         LogWrite::Started
+    }
+
+    /// How many log writes it has started, modulo 2^32.
+    pub(super) fn log_writes_started(&self) -> u32 {
+        self.state.borrow().log.stats().groups as u32
     }
 
     /// For how many durable commits from other threads it may sleep before they wake it.

@@ -60,6 +60,7 @@ impl Core {
     pub(crate) fn turn_with(self: &Rc<Self>, mailbox: &Arc<Mailbox>, spent: &Spent) -> Turn {
         let taken = self.take_requests(mailbox, spent);
         let turn = self.turn();
+        mailbox.bells().started(self.log_writes_started());
         mailbox.give_back(spent.take());
         if taken > 0 && turn != Turn::Closed { Turn::Busy } else { turn }
     }
