@@ -4,6 +4,7 @@ use crate::engine::{Directory, EngineInner};
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::path::Name;
+use smallvec::SmallVec;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 
@@ -84,8 +85,10 @@ struct BatchOp {
 pub struct Batch {
     /// Whose directories it is over; `None` while empty, or where the engine itself made it.
     engine: Option<Weak<EngineInner>>,
-    names: Vec<Name>,
-    ops: Vec<BatchOp>,
+    /// Of a batch of one operation, this and the next one take no memory of their own: what a client allocates a shard frees, and an
+    /// allocator that keeps its memory by thread makes that dear.
+    names: SmallVec<[Name; 1]>,
+    ops: SmallVec<[BatchOp; 1]>,
     bytes: Vec<u8>,
     wrong: Option<Error>,
     /// Sum of [`OpRef::bytes`] of what was added.
@@ -173,10 +176,12 @@ impl Batch {
             self.names.push(name.clone());
         }
         // The sizes are bounded by `BATCH_BYTES_MAX`, far below 4 GiB.
+        let value_bytes = value.unwrap_or_default();
+        self.bytes.reserve(key.len() + value_bytes.len());
         let start = self.bytes.len() as u32;
         self.bytes.extend_from_slice(key);
         let middle = self.bytes.len() as u32;
-        self.bytes.extend_from_slice(value.unwrap_or_default());
+        self.bytes.extend_from_slice(value_bytes);
         let end = self.bytes.len() as u32;
         let name = self.names.len() as u32 - 1;
         self.ops.push(BatchOp { name, key: start..middle, value: middle..end, delete: value.is_none() });

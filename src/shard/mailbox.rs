@@ -167,6 +167,10 @@ impl Mailbox {
 }
 
 /// Why a request could not be posted at once.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a request is moved, not boxed, on its way in; so is one that comes back"
+)]
 pub(crate) enum PostError {
     /// There is no room; here it is back.
     Full(Request),
