@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::task::coop::unconstrained;
 
 /// The answer of a shard, to be awaited on any async runtime, or waited for with [`Answer::wait`] on a plain
 /// thread.
@@ -35,21 +36,21 @@ use tokio::sync::oneshot;
 pub struct Answer<T> {
     state: State<T>,
     /// How a thread waits for it.
-    patience: Patience,
+    wait: Wait,
 }
 
 /// How a thread waits.
 #[derive(Clone, Copy)]
-pub(crate) enum Patience {
+pub(crate) enum Wait {
     /// It looks for so long before it sleeps.
     Looks(Duration),
-    /// It sleeps, until a bell wakes it, and whoever else a log write has answered.
+    /// It sleeps until a bell wakes it, together with the others that one log write has answered.
     Sleeps(bell::Number),
 }
 
-impl Patience {
+impl Wait {
     /// For what is there, or comes at its own time.
-    const NONE: Self = Patience::Looks(Duration::ZERO);
+    pub(crate) const NONE: Self = Wait::Looks(Duration::ZERO);
 }
 
 enum State<T> {
@@ -60,16 +61,16 @@ enum State<T> {
 
 impl<T> Answer<T> {
     /// What a shard will answer.
-    pub(crate) fn sent(receiver: oneshot::Receiver<Result<T>>, shard: u16, patience: Patience) -> Self {
-        Answer { state: State::Sent(receiver, shard), patience }
+    pub(crate) fn sent(receiver: oneshot::Receiver<Result<T>>, shard: u16, wait: Wait) -> Self {
+        Answer { state: State::Sent(receiver, shard), wait }
     }
 
     pub(crate) fn later(future: impl Future<Output = Result<T>> + Send + 'static) -> Self {
-        Answer { state: State::Waiting(Box::pin(future)), patience: Patience::NONE }
+        Answer { state: State::Waiting(Box::pin(future)), wait: Wait::NONE }
     }
 
     pub(crate) fn ready(result: Result<T>) -> Self {
-        Answer { state: State::Ready(Some(result)), patience: Patience::NONE }
+        Answer { state: State::Ready(Some(result)), wait: Wait::NONE }
     }
 
     /// Waits for the answer on this thread. Not for use within an async task: it blocks.
@@ -79,23 +80,24 @@ impl<T> Answer<T> {
     /// Besides the operation's own: [`Error::Invalid`] on a shard's thread, which must not wait for itself or for
     /// another; await the answer there.
     pub fn wait(self) -> Result<T> {
-        let patience = self.patience;
-        wait_for(self, patience)
+        let wait = self.wait;
+        wait_for(self, wait)
     }
 }
 
 /// Waits for a future on this thread; an error on a shard's thread, where it is not done at once.
-pub(crate) fn wait_for<T>(future: impl Future<Output = Result<T>>, patience: Patience) -> Result<T> {
-    let mut future = pin!(future);
+pub(crate) fn wait_for<T>(future: impl Future<Output = Result<T>>, wait: Wait) -> Result<T> {
+    // A task that blocks, which it should not, would use up its share of tokio's runtime, and then wait for an answer that it is not to see.
+    let mut future = pin!(unconstrained(future));
     if is_hosting() {
         return match future.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(result) => result,
             Poll::Pending => Err(Error::invalid("wait", "on a shard's thread, which it would block; await")),
         };
     }
-    let linger = match patience {
-        Patience::Looks(linger) => linger,
-        Patience::Sleeps(number) => {
+    let linger = match wait {
+        Wait::Looks(linger) => linger,
+        Wait::Sleeps(number) => {
             return bell::wait(number, |waker| match future.as_mut().poll(&mut Context::from_waker(waker)) {
                 Poll::Ready(result) => Some(result),
                 Poll::Pending => None,
@@ -182,7 +184,7 @@ mod tests {
         let (begin, begun) = std::sync::mpsc::channel();
         let waiting = thread::spawn(move || {
             begin.send(()).unwrap();
-            Answer::sent(receive, 0, Patience::NONE).wait()
+            Answer::sent(receive, 0, Wait::NONE).wait()
         });
         begun.recv().unwrap();
         // As a thread does whose `park` is used for something else, too.
@@ -196,10 +198,32 @@ mod tests {
         // What is there before anybody waits needs no waking.
         let (send, receive) = oneshot::channel();
         send.send(Ok(8)).unwrap();
-        assert_eq!(Answer::sent(receive, 0, Patience::NONE).wait().unwrap(), 8);
+        assert_eq!(Answer::sent(receive, 0, Wait::NONE).wait().unwrap(), 8);
         // A shard that went away is closed.
         let (send, receive) = oneshot::channel::<Result<u32>>();
         drop(send);
-        assert!(matches!(Answer::sent(receive, 0, Patience::NONE).wait(), Err(Error::Closed)));
+        assert!(matches!(Answer::sent(receive, 0, Wait::NONE).wait(), Err(Error::Closed)));
+    }
+
+    #[test]
+    fn a_task_that_blocks_gets_all_its_answers() {
+        // More than a task of tokio's may look at before it gives way.
+        const ANSWERS: u32 = 1000;
+        let (done, ended) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let bells = bell::Bells::new();
+                for (answer, wait) in
+                    (0..ANSWERS).zip([Wait::NONE, Wait::Sleeps(bells.current())].into_iter().cycle())
+                {
+                    let (send, receive) = oneshot::channel();
+                    send.send(Ok(answer)).unwrap();
+                    assert_eq!(Answer::sent(receive, 0, wait).wait().unwrap(), answer);
+                }
+            });
+            done.send(()).unwrap();
+        });
+        assert_eq!(ended.recv_timeout(Duration::from_secs(30)), Ok(()));
     }
 }

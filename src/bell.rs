@@ -1,4 +1,4 @@
-//! Waking the many threads that one log write has answered with one call of the kernel.
+//! One call of the kernel that wakes all the threads that a log write has answered.
 //!
 //! A plain thread that waits for a durable commit sleeps until the log write that carries it has ended. To wake each by itself took a shard two fifths of
 //! its time, with 64 of them: a system call for each, at whose end whoever was woken may take the core from the shard that is to wake the others.
@@ -7,9 +7,9 @@
 //! How it works:
 //!
 //! 1. A shard has [`BELLS_PER_SHARD`] bells, and goes on to the next one with each log write that it starts. Who sends a commit remembers the one
-//!    that is current: that is told with the answer ([`crate::answer`]), not with the request, since which log write a commit comes into is known
-//!    only later. Mostly those who remember one bell are answered by one write; who is not looks, and sleeps again.
-//! 2. Who waits reads the word, looks whether the answer is there, leaving the bell's waker with it, and sleeps only if the word is what it was
+//!    that is current. That is a guess, kept with the claim to the answer ([`crate::answer`]): which log write a commit comes into is known only later.
+//!    Those who remember one bell are mostly answered by one write. Who is not looks, and sleeps again.
+//! 2. The word is an *eventcount*. Who waits reads it, looks whether the answer is there, leaving the bell's waker with it, and sleeps only if the word is what it was
 //!    (`FUTEX_WAIT`: Franke, Russell and Kirkwood, "Fuss, Futexes and Furwocks", 2002).
 //! 3. The answer, or the end of whoever was to give it, calls the waker. Within [`together`] that only notes the bell; else it rings at once. To ring is to
 //!    change the word, and to wake all who sleep on it. So no wake is lost, whichever bell is remembered, and whoever shares it.
@@ -23,11 +23,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::task::{Wake, Waker};
 
-/// Bells of a shard: more than it has log writes in flight, and groups that gather beside them.
+/// Bells of a shard: more than the log writes that it mostly has in flight, and the group that gathers. With fewer, some wake for nothing.
 pub(crate) const BELLS_PER_SHARD: u32 = 8;
 
-/// Bells of the process. Shards beyond as many as these suffice for share theirs with others, whose clients wake for nothing now and then.
+/// Bells of the process. Once all were taken by shards, they are taken again: two shards that share one wake each other's clients for nothing.
 const BELLS: u32 = 512;
+
+const _: () = assert!(BELLS.is_multiple_of(BELLS_PER_SHARD));
 
 static ALL: LazyLock<Box<[Bell]>> = LazyLock::new(|| (0..BELLS).map(Bell::new).collect());
 
@@ -40,7 +42,8 @@ thread_local! {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Number(u32);
 
-/// The bells of one shard.
+/// The bells of one shard; on a line of its own.
+#[repr(align(64))]
 pub(crate) struct Bells {
     first: u32,
     /// How many log writes were started.
@@ -64,14 +67,14 @@ impl Bells {
     /// The shard has started so many log writes.
     #[inline]
     pub(crate) fn started(&self, writes: u32) {
-        // The line is clients': it is left to them where nothing changes.
+        // Clients read it all the time: their caches keep the line while nothing changes.
         if self.writes.load(Ordering::Relaxed) != writes {
             self.writes.store(writes, Ordering::Relaxed);
         }
     }
 }
 
-/// A word that threads sleep on; on a line of its own, with what wakes them.
+/// A word that threads sleep on, and what wakes them.
 #[repr(align(64))]
 struct Bell {
     rung: AtomicU32,
@@ -95,7 +98,8 @@ impl Bell {
     }
 }
 
-/// What rings a bell.
+/// What rings a bell; on a line of its own, since it is counted who has it.
+#[repr(align(64))]
 struct Ringer(Number);
 
 impl Wake for Ringer {
@@ -105,7 +109,7 @@ impl Wake for Ringer {
 
     fn wake_by_ref(self: &Arc<Self>) {
         let number = self.0;
-        let noted = NOTED.with_borrow_mut(|noted| match noted {
+        let note = |noted: &RefCell<Option<SmallVec<[Number; 8]>>>| match &mut *noted.borrow_mut() {
             Some(noted) => {
                 if !noted.contains(&number) {
                     noted.push(number);
@@ -113,14 +117,15 @@ impl Wake for Ringer {
                 true
             }
             None => false,
-        });
-        if !noted {
+        };
+        // A thread that is ending, and has no list any more, is in no `together`.
+        if !NOTED.try_with(note).unwrap_or(false) {
             Bell::of(number).ring();
         }
     }
 }
 
-/// Answers, and rings the bells of all who were answered at the end, each once.
+/// Answers, and rings the bells of all who were answered at the end, each once. Within another one, that one rings them.
 pub(crate) fn together<T>(answer: impl FnOnce() -> T) -> T {
     /// Rings also where the answering panics: else nobody would wake those who are answered.
     struct End;
@@ -134,8 +139,13 @@ pub(crate) fn together<T>(answer: impl FnOnce() -> T) -> T {
         }
     }
 
-    NOTED.set(Some(SmallVec::new()));
-    let _end = End;
+    let outermost = NOTED.with_borrow_mut(|noted| {
+        let outermost = noted.is_none();
+        noted.get_or_insert_default();
+        outermost
+    });
+    // Made only where it is wanted: one that is dropped rings.
+    let _end = outermost.then(|| End);
     answer()
 }
 
@@ -231,6 +241,19 @@ mod tests {
             done.send(()).unwrap();
         });
         assert_eq!(ended.recv_timeout(LONG), Ok(()));
+    }
+
+    #[test]
+    fn within_another_an_answering_leaves_its_bells_to_that() {
+        let bell = Bell::of(Bells::new().current());
+        let rung = || bell.rung.load(Ordering::Relaxed);
+        let before = rung();
+        together(|| {
+            bell.waker.wake_by_ref();
+            together(|| bell.waker.wake_by_ref());
+            assert_eq!(rung(), before);
+        });
+        assert_eq!(rung(), before + 1);
     }
 
     #[test]

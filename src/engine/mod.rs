@@ -14,7 +14,7 @@ pub use directory::Directory;
 pub use scan::{BlockingScan, Scan};
 pub use snapshot::Snapshot;
 
-use crate::answer::{Answer, Patience};
+use crate::answer::{Answer, Wait};
 use crate::batch::Batch;
 use crate::disk::Uring;
 use crate::error::{Error, Result};
@@ -534,19 +534,19 @@ impl EngineInner {
         let mailbox = &self.mailboxes[usize::from(shard)];
         let request = request(reply);
         // The answer of what waits for a log write takes longer than looking is worth, and the core may be wanted for that.
-        let patience = if request.is_patient() {
-            Patience::Sleeps(mailbox.bells().current())
+        let wait = if request.is_patient() {
+            Wait::Sleeps(mailbox.bells().current())
         } else {
-            Patience::Looks(self.linger)
+            Wait::Looks(self.linger)
         };
         match mailbox.try_post(request) {
-            Ok(()) => Answer::sent(receiver, shard, patience),
+            Ok(()) => Answer::sent(receiver, shard, wait),
             Err(PostError::Closed) => Answer::ready(Err(Error::Closed)),
             Err(PostError::Full(request)) => {
                 let mailbox = mailbox.clone();
                 Answer::later(async move {
                     mailbox.post(request).await?;
-                    Answer::sent(receiver, shard, patience).await
+                    Answer::sent(receiver, shard, Wait::NONE).await
                 })
             }
         }

@@ -2,7 +2,7 @@
 
 use super::EngineInner;
 use super::snapshot::Held;
-use crate::answer::{Patience, wait_for};
+use crate::answer::{Wait, wait_for};
 use crate::error::{Error, Result};
 use crate::path::Name;
 use crate::read::pages::{Page, PageRequest, Pages};
@@ -194,7 +194,7 @@ impl BlockingScan {
             return None;
         }
         let linger = self.scan.scanner.reader.engine.linger;
-        let got = wait_for(self.scan.scanner.step(other), Patience::Looks(linger));
+        let got = wait_for(self.scan.scanner.step(other), Wait::Looks(linger));
         self.failed = got.is_err();
         got.transpose()
     }

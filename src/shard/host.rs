@@ -264,6 +264,8 @@ fn run(setup: Setup, opened: &mpsc::Sender<Result<Opened>>) {
             return;
         }
     };
+    // It has none yet.
+    let _ = core.bells.set(mailbox.bells().clone());
     // If no one waits any more, the engine was given up, and a close is on its way.
     let report_to = opened.clone();
     let looped = host(&core, &mailbox, linger, move || drop(report_to.send(Ok(report))));

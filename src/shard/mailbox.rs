@@ -12,10 +12,11 @@
 
 use super::post::{Post, Real, Refused, Room};
 use super::request::Request;
-use crate::bell::Bells;
+use crate::bell::{Bells, together};
 use crate::error::{Error, Result};
 use crate::limits::{MAILBOX_MIN, MAILBOX_PERMIT_BYTES};
 use crossbeam_queue::SegQueue;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 
@@ -33,7 +34,7 @@ pub(crate) struct Mailbox {
     capacity: u32,
     ending: AtomicBool,
     /// What wakes threads that wait for durable commits.
-    bells: Bells,
+    bells: Arc<Bells>,
     /// Snapshots whose handles went away; at most as many as were open, so unbounded in type only.
     released: SegQueue<u64>,
 }
@@ -45,7 +46,7 @@ impl Mailbox {
             post: Post::new(capacity),
             capacity: capacity as u32,
             ending: AtomicBool::new(false),
-            bells: Bells::new(),
+            bells: Arc::new(Bells::new()),
             released: SegQueue::new(),
         }
     }
@@ -83,7 +84,8 @@ impl Mailbox {
         self.post.push(Letter { request, permits, posted: std::time::Instant::now() }, patient);
     }
 
-    pub(crate) fn bells(&self) -> &Bells {
+    /// What wakes threads that wait for durable commits.
+    pub(crate) fn bells(&self) -> &Arc<Bells> {
         &self.bells
     }
 
@@ -146,7 +148,7 @@ impl Mailbox {
 
     /// Refuses everything from now on, and drops what is queued: its clients learn that the engine is closed.
     pub(crate) fn close(&self) {
-        self.post.close();
+        together(|| self.post.close());
     }
 
     /// Tells the shard to close, when no one can wait for it to do so.

@@ -11,7 +11,8 @@
 //! 2. take the log's durable prefix and acknowledge the commits in it (`acknowledge`);
 //! 3. sequence commits that wait, as room and pace allow (`sequence`);
 //! 4. do the reads that on-core tasks have left to this turn ([`gather`]);
-//! 5. start log writes (`write_log`), and hand them to the disk: it works while this core compacts;
+//! 5. start log writes (`write_log`), and hand them to the disk: it works while this core compacts; then wake the threads
+//!    that were answered ([`bell`]);
 //! 6. one slice of compaction, if one is owed or there is nothing else to do (`compaction`);
 //! 7. tasks: reads that wait for the disk, scans, paths being resolved;
 //! 8. submit again.
@@ -44,7 +45,7 @@ pub(crate) mod tip;
 pub(crate) mod verify;
 pub(crate) mod waiters;
 
-use crate::bell;
+use crate::bell::{self, Bells};
 use crate::cache::BlockCache;
 use crate::disk::io::Io;
 use crate::engine::Retained;
@@ -67,10 +68,11 @@ use local::Spawner;
 use request::ReplyTo;
 use sequence::Queued;
 use snapshots::Snapshots;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
 use tasks::Tasks;
 use tip::Tip;
@@ -105,6 +107,10 @@ pub(crate) struct Core {
     pub(crate) allowance: Rc<Allowance>,
     /// Wakes whoever drives the turns.
     driver: RefCell<Option<Waker>>,
+    /// What wakes threads that wait for its commits, if it has a mailbox.
+    pub(crate) bells: OnceCell<Arc<Bells>>,
+    /// To submit is to hand over to a ring, not to do what is queued.
+    has_ring: bool,
     /// Runs on-core tasks.
     spawner: RefCell<Option<Spawner>>,
     /// There is news since the last turn began.
@@ -301,16 +307,26 @@ impl Core {
             let answered = self.answer_gathered();
             let log_write = self.write_log(acknowledged, answered);
             if log_write == LogWrite::Started {
-                self.io.submit();
+                // Before those who are woken come again.
+                if let Some(bells) = self.bells.get() {
+                    bells.started(self.log_writes_started());
+                }
+                if self.has_ring {
+                    self.io.submit();
+                }
             }
             (sequenced, answered, log_write)
         });
+        if log_write == LogWrite::Started && !self.has_ring {
+            // To submit is to write: nobody is to wait for that who was answered before.
+            self.io.submit();
+        }
         let staged = self.staged_moves();
         // A write that is held back is looked at again in the next turn, whatever comes before.
         let active = completed > 0 || sequenced > 0 || log_write != LogWrite::None || staged;
         let compacted = self.compact(!active, answered > 0);
         let woken = self.tasks.poll() || self.allowance.is_awaited();
-        if self.state.borrow().closing.is_some() && self.try_close() {
+        if self.state.borrow().closing.is_some() && bell::together(|| self.try_close()) {
             return Turn::Closed;
         }
         let late = self.io.pump();
@@ -429,7 +445,7 @@ impl Core {
     }
 
     /// How many log writes it has started, modulo 2^32.
-    pub(super) fn log_writes_started(&self) -> u32 {
+    fn log_writes_started(&self) -> u32 {
         self.state.borrow().log.stats().groups as u32
     }
 
@@ -506,7 +522,7 @@ impl Core {
     pub(crate) async fn finish(&self) {
         self.let_go();
         let mut state = self.state.borrow_mut();
-        state.waiters.fail(&Error::Closed);
+        bell::together(|| state.waiters.fail(&Error::Closed));
         let result = match state.poisoned.clone() {
             Some(error) => Err(error),
             None => match state.log.seal().await {

@@ -34,7 +34,7 @@ use crate::segment::Segment;
 use crate::stats::Stages;
 use crate::table::Table;
 use crate::view::{Kind, Part, Source, View};
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
@@ -151,6 +151,7 @@ impl Core {
             ids: Vec::new(),
         };
         let now = io.now();
+        let has_ring = io.event_fd().is_some();
         let core = Rc::new(Core {
             config,
             io,
@@ -161,6 +162,8 @@ impl Core {
             gathering: Gathering::default(),
             allowance: Allowance::new(),
             driver: RefCell::default(),
+            bells: OnceCell::new(),
+            has_ring,
             spawner: RefCell::default(),
             kicked: Cell::new(true),
             seen: Cell::new(0),

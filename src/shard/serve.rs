@@ -5,6 +5,7 @@ use super::mailbox::{Letter, Mailbox};
 use super::request::{At, Opened, ReplyTo, Request};
 use super::sequence::Reply;
 use super::{Core, State, TOP, Turn};
+use crate::bell;
 use crate::engine::scan::RangeOf;
 use crate::entry::DirectoryId;
 use crate::error::{Error, Result};
@@ -60,9 +61,8 @@ impl Drop for Permits {
 impl Core {
     /// A turn that begins with the requests of a mailbox. With those there is more to do at once.
     pub(crate) fn turn_with(self: &Rc<Self>, mailbox: &Arc<Mailbox>, spent: &Spent) -> Turn {
-        let taken = self.take_requests(mailbox, spent);
+        let taken = bell::together(|| self.take_requests(mailbox, spent));
         let turn = self.turn();
-        mailbox.bells().started(self.log_writes_started());
         mailbox.give_back(spent.take());
         if taken > 0 && turn != Turn::Closed { Turn::Busy } else { turn }
     }
