@@ -33,9 +33,11 @@ const _: () = assert!(BELLS.is_multiple_of(BELLS_PER_SHARD));
 
 static ALL: LazyLock<Box<[Bell]>> = LazyLock::new(|| (0..BELLS).map(Bell::new).collect());
 
+/// The bells that are to ring at the end of [`together`]; none outside of it.
+type Noted = Option<SmallVec<[Number; 8]>>;
+
 thread_local! {
-    /// The bells that are to ring at the end of [`together`]; none outside of it.
-    static NOTED: RefCell<Option<SmallVec<[Number; 8]>>> = const { RefCell::new(None) };
+    static NOTED: RefCell<Noted> = const { RefCell::new(None) };
 }
 
 /// Which bell.
@@ -46,31 +48,28 @@ pub(crate) struct Number(u32);
 #[repr(align(64))]
 pub(crate) struct Bells {
     first: u32,
-    /// How many log writes were started.
-    writes: AtomicU32,
+    /// How often log writes were started, modulo 2^32.
+    starts: AtomicU32,
 }
 
 impl Bells {
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        Bells { first: NEXT.fetch_add(BELLS_PER_SHARD, Ordering::Relaxed), writes: AtomicU32::new(0) }
+        Bells { first: NEXT.fetch_add(BELLS_PER_SHARD, Ordering::Relaxed), starts: AtomicU32::new(0) }
     }
 
     /// The one for what is sent now.
     #[inline]
     pub(crate) fn current(&self) -> Number {
         // Any is right: it decides only who is woken with whom.
-        let write = self.writes.load(Ordering::Relaxed) % BELLS_PER_SHARD;
-        Number(self.first.wrapping_add(write) % BELLS)
+        let at = self.starts.load(Ordering::Relaxed) % BELLS_PER_SHARD;
+        Number(self.first.wrapping_add(at) % BELLS)
     }
 
-    /// The shard has started so many log writes.
+    /// The shard has started log writes: what is sent from here on will come with others.
     #[inline]
-    pub(crate) fn started(&self, writes: u32) {
-        // Clients read it all the time: their caches keep the line while nothing changes.
-        if self.writes.load(Ordering::Relaxed) != writes {
-            self.writes.store(writes, Ordering::Relaxed);
-        }
+    pub(crate) fn go_on(&self) {
+        self.starts.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -109,7 +108,7 @@ impl Wake for Ringer {
 
     fn wake_by_ref(self: &Arc<Self>) {
         let number = self.0;
-        let note = |noted: &RefCell<Option<SmallVec<[Number; 8]>>>| match &mut *noted.borrow_mut() {
+        let note = |noted: &RefCell<Noted>| match &mut *noted.borrow_mut() {
             Some(noted) => {
                 if !noted.contains(&number) {
                     noted.push(number);
@@ -218,7 +217,7 @@ mod tests {
             let group: Vec<_> = std::iter::once(first).chain(sent.try_iter()).collect();
             // Not always: some remember the bell of the group before then.
             if write % 3 > 0 {
-                bells.started(write);
+                bells.go_on();
             }
             together(|| group.into_iter().for_each(|(question, reply)| reply.send(question).unwrap()));
         }
@@ -290,8 +289,8 @@ mod tests {
         let (one, other) = (Bells::new(), Bells::new());
         let all = |bells: &Bells| -> Vec<u32> {
             (0..2 * BELLS_PER_SHARD)
-                .map(|write| {
-                    bells.started(write);
+                .map(|_| {
+                    bells.go_on();
                     bells.current().0
                 })
                 .collect()

@@ -290,7 +290,7 @@ fn host(
     let failed = |error| Error::io("start the runtime of", format!("shard {}", core.config.shard), error);
     let (main_core, main_mailbox) = (core.clone(), mailbox.clone());
     // tokio-uring's runtime panics where it has no ring of its own, so try first.
-    let on_uring = core.io.event_fd().is_some() && Uring::probe().is_ok();
+    let on_uring = core.has_ring && Uring::probe().is_ok();
     let result = if on_uring {
         let entries = 32;
         tokio_uring::builder().entries(entries).start(async move {

@@ -110,7 +110,7 @@ pub(crate) struct Core {
     /// What wakes threads that wait for its commits, if it has a mailbox.
     pub(crate) bells: OnceCell<Arc<Bells>>,
     /// To submit is to hand over to a ring, not to do what is queued.
-    has_ring: bool,
+    pub(crate) has_ring: bool,
     /// Runs on-core tasks.
     spawner: RefCell<Option<Spawner>>,
     /// There is news since the last turn began.
@@ -309,7 +309,7 @@ impl Core {
             if log_write == LogWrite::Started {
                 // Before those who are woken come again.
                 if let Some(bells) = self.bells.get() {
-                    bells.started(self.log_writes_started());
+                    bells.go_on();
                 }
                 if self.has_ring {
                     self.io.submit();
@@ -442,11 +442,6 @@ impl Core {
         }
         state.staged_before = state.log.staged().0;
         LogWrite::Started
-    }
-
-    /// How many log writes it has started, modulo 2^32.
-    fn log_writes_started(&self) -> u32 {
-        self.state.borrow().log.stats().groups as u32
     }
 
     /// For how many durable commits from other threads it may sleep before they wake it.
