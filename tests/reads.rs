@@ -319,6 +319,50 @@ fn reads_see_one_commit_whole() {
     });
 }
 
+/// Entries that are shown come from blocks in runs, as far as nothing else lies between: whole ranges, of states of every age, while
+/// windows are folded.
+#[test]
+fn what_is_shown_is_what_there_is() {
+    for_seeds(24, |seed| {
+        let mut random = SplitMix64::new(seed);
+        let keys = *pick(&mut random, &[20, 200, 1000]);
+        let profile = Profile { commits: 400, keys, moves: 4, large: 4, ..Profile::default() };
+        let history = History::new(seed, profile);
+        let options = tiny_options(&mut random).retention(retention(&mut random));
+        let options = options.cache_bytes(4 << 20).memtable_bytes(64 << 10).mailbox(1);
+        let folder = SimulatedFolder::new();
+        let mut runner = Runner::open(&folder, disk(&mut random), &options, &history);
+        while !runner.is_over() {
+            runner.advance(1 + random.below(10));
+            for _ in 0..6 {
+                let newest = runner.shard.newest();
+                let asked = Commit(newest.0 - random.below(newest.0.min(300) + 1));
+                let snapshot = match runner.shard.local().as_of(asked) {
+                    Ok(snapshot) if random.chance(70) => snapshot,
+                    _ => runner.shard.local().snapshot(),
+                };
+                let path = *pick(&mut random, &PATHS);
+                let directory = runner.shard.engine().directory(path).unwrap();
+                let range = (bound(&mut random, keys), bound(&mut random, keys));
+                if is_reversed(&range) {
+                    continue;
+                }
+                let mut shown = Vec::new();
+                let mut scan = snapshot.range(&directory, range.clone()).unwrap();
+                let showing = scan.for_each(|key, value| {
+                    shown.push((key.to_vec(), Bytes::copy_from_slice(value)));
+                    ControlFlow::Continue(())
+                });
+                runner.shard.run(showing).unwrap();
+                let map = history.state(snapshot.commit()).map(path);
+                let expected = map.iter().filter(|(key, _)| within(&range, key));
+                let expected: Vec<_> = expected.map(|(key, value)| (key.to_vec(), value.clone())).collect();
+                assert_eq!(shown, expected, "{path} at {}, range {range:?}", snapshot.commit());
+            }
+        }
+    });
+}
+
 #[test]
 fn listings_page_through_the_children() {
     for_seeds(10, |seed| {

@@ -43,6 +43,16 @@ impl Cursor {
         }
     }
 
+    /// Where it walks a segment, and may do so up to the end of the block that it is in: that cursor.
+    #[inline]
+    pub(crate) fn within_segment(&mut self) -> Option<&mut SegmentCursor> {
+        match self {
+            Cursor::Segment(cursor) => Some(cursor),
+            Cursor::Parts(cursor) if !cursor.bounded => cursor.cursor.as_mut(),
+            _ => None,
+        }
+    }
+
     /// Whether readers have what the entry lies in in memory, and look for it, as far as a merge for a carry knows.
     #[inline]
     pub(crate) fn is_warm(&self) -> bool {

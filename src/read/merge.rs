@@ -6,12 +6,16 @@
 //! comparisons decode nothing.
 
 use super::cursor::Cursor;
+use crate::codec::KeyBuffer;
 use crate::entry::{DirectoryId, Entry};
 use crate::error::Result;
+use crate::levels::Commit;
 use crate::memtable::Place;
+use crate::segment::{HeadBound, Target};
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use std::cmp::Ordering;
+use std::ops::ControlFlow;
 
 /// The bytes of a key in a head.
 const HEAD_BYTES: usize = size_of::<u128>();
@@ -147,6 +151,37 @@ impl Merge {
         }
         self.moved(first);
         true
+    }
+
+    /// Goes forward over entries of `directory` that come one after another from one block, in front of all that others have and
+    /// of keys from `high` on, and that [count](SegmentCursor::run). It need not go over any, and is on an entry all the same.
+    #[inline]
+    pub(crate) fn run<B>(
+        &mut self,
+        (directory, high): (DirectoryId, Option<&[u8]>),
+        newest: Commit,
+        passed: &mut Option<KeyBuffer>,
+        spend: impl FnMut() -> ControlFlow<B>,
+        look: impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        debug_assert!(!self.back);
+        let Some(&first) = self.order.last() else { return ControlFlow::Continue(()) };
+        let second = self.order.len().checked_sub(2).map(|at| self.order[at]);
+        let (walked, other) = match second.map(|second| self.cursors.get_disjoint_mut([first, second])) {
+            Some(Ok([walked, second])) => (walked, second.cursor.entry()),
+            _ => (&mut self.cursors[first], None),
+        };
+        let Some(cursor) = walked.cursor.within_segment() else { return ControlFlow::Continue(()) };
+        let Some(block) = cursor.block_of(directory) else { return ControlFlow::Continue(()) };
+        let mut bound = HeadBound::NONE;
+        // What others have of other directories comes later.
+        let other = other.filter(|entry| entry.directory == directory).map(|entry| entry.key);
+        for key in other.into_iter().chain(high) {
+            bound = bound.min(block.bound(&Target::new(directory, key, 0)));
+        }
+        let went = cursor.run(bound, newest, passed, spend, look);
+        self.moved(first);
+        went
     }
 
     /// Goes to the next entry, whatever that needs.

@@ -108,12 +108,13 @@ pub(crate) async fn get_many<K: AsRef<[u8]>>(
     if let [key] = keys {
         return Ok(vec![get(frame, cache, directory, key.as_ref()).await?]);
     }
-    let mut values = Vec::with_capacity(keys.len());
+    let mut values = together::Values::of_one_reader(keys.len());
     let mut unknown = Vec::new();
     for keys in keys.chunks(GETS_AT_ONCE) {
         let wanted = keys.iter().map(|key| Wanted::new(directory, key.as_ref()));
         together::get_now(frame, cache, wanted, &mut values, &mut unknown);
     }
+    let mut values = values.into_vec();
     if !unknown.is_empty() {
         let gets = unknown.iter().map(|&at| get(frame, cache, directory, keys[at].as_ref()));
         let read: Vec<_> = stream::iter(gets).buffered(GETS_AT_ONCE).try_collect().await?;

@@ -33,7 +33,7 @@ use crate::segment::{SegmentCursor, VALUE_SHARED_BYTES_MIN};
 use crate::table::TableCursor;
 use crate::view::{Frame, Source};
 use bytes::Bytes;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::rc::Rc;
 
 /// A page of a scan ends once it has this many bytes, whatever its entries.
@@ -149,7 +149,7 @@ impl Walk {
     /// Nothing where that takes a wait: then [`step`](Walk::step) goes on.
     #[inline]
     pub(crate) fn step_now(&mut self, high: &Bound<Bytes>) -> Option<bool> {
-        match self.seek_visible(high, |allowance| allowance.spend(), |_, _| true) {
+        match self.seek_visible::<false>(high, |allowance| allowance.spend(), |_, _| true) {
             Left::Full => Some(true),
             Left::End => Some(false),
             Left::Disk | Left::Allowance => None,
@@ -166,7 +166,7 @@ impl Walk {
         look: impl FnMut(&[u8], &[u8]) -> bool,
     ) -> Option<bool> {
         let mut grant = self.allowance.take();
-        match self.seek_visible(high, |_| grant.spend(), look) {
+        match self.seek_visible::<true>(high, |_| grant.spend(), look) {
             Left::Full => Some(true),
             Left::End => Some(false),
             Left::Disk | Left::Allowance => None,
@@ -177,7 +177,7 @@ impl Walk {
     pub(crate) async fn step(&mut self, high: &Bound<Bytes>) -> Result<bool> {
         let mut grant = self.allowance.take();
         loop {
-            match self.seek_visible(high, |_| grant.spend(), |_, _| true) {
+            match self.seek_visible::<false>(high, |_| grant.spend(), |_, _| true) {
                 Left::Full => return Ok(true),
                 Left::End => return Ok(false),
                 Left::Allowance => grant.renew().await,
@@ -191,9 +191,10 @@ impl Walk {
     }
 
     /// Goes over visible entries until `enough` says so of one: `Left::Full`, and it stands on that. The first version of a key that
-    /// is not too new is the visible one. `Left::Disk` where it would go on from the entry that the merge is at.
+    /// is not too new is the visible one. `Left::Disk` where it would go on from the entry that the merge is at. With `RUNS` many entries
+    /// are expected to be gone over: those that one block has are, at once.
     #[inline]
-    fn seek_visible(
+    fn seek_visible<const RUNS: bool>(
         &mut self,
         high: &Bound<Bytes>,
         mut spend: impl FnMut(&Allowance) -> bool,
@@ -203,7 +204,12 @@ impl Walk {
             return Left::Disk;
         }
         self.stands = false;
-        while let Some(entry) = self.merge.entry() {
+        loop {
+            if RUNS && let ControlFlow::Break(left) = self.run(high, &mut spend, &mut enough) {
+                self.stands = matches!(left, Left::Full);
+                return left;
+            }
+            let Some(entry) = self.merge.entry() else { return Left::End };
             if !spend(&self.allowance) {
                 return Left::Allowance;
             }
@@ -228,7 +234,30 @@ impl Walk {
                 return Left::Disk;
             }
         }
-        Left::End
+    }
+
+    /// Goes over a run of entries; see [`Merge::run`].
+    #[inline]
+    fn run(
+        &mut self,
+        high: &Bound<Bytes>,
+        spend: &mut impl FnMut(&Allowance) -> bool,
+        enough: &mut impl FnMut(&[u8], &[u8]) -> bool,
+    ) -> ControlFlow<Left> {
+        let high = match high {
+            Bound::Included(high) | Bound::Excluded(high) => Some(&high[..]),
+            Bound::Unbounded => None,
+        };
+        let allowance = &*self.allowance;
+        let spend = || match spend(allowance) {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(Left::Allowance),
+        };
+        let look = |key: &[u8], value: &[u8]| match enough(key, value) {
+            true => ControlFlow::Break(Left::Full),
+            false => ControlFlow::Continue(()),
+        };
+        self.merge.run((self.directory, high), self.commit, &mut self.key, spend, look)
     }
 
     /// The next page. The request's range is what the scan has not read yet: the walk stands at one end of it.

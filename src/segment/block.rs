@@ -262,6 +262,15 @@ fn head_of(front: &[u8], back: &[u8]) -> u32 {
     u32::from_be_bytes(bytes)
 }
 
+/// What heads are compared with.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct HeadBound(u64);
+
+impl HeadBound {
+    /// All heads are less.
+    pub(crate) const NONE: HeadBound = HeadBound(u64::MAX);
+}
+
 /// What stands in memory beside an entry.
 #[derive(Clone, Copy)]
 struct Slot {
@@ -534,6 +543,23 @@ impl Block {
             Ordering::Equal => Ok((&[], tail)),
             order => Err(order),
         }
+    }
+
+    /// What a head must be less than so that its entry comes before the target beyond doubt: see [`Block::is_below`].
+    #[inline]
+    pub(crate) fn bound(&self, target: &Target<'_>) -> HeadBound {
+        HeadBound(match self.behind_prefix(target) {
+            Ok((head, tail)) => u64::from(head_of(head, tail)),
+            Err(Ordering::Less) => u64::MAX,
+            Err(_) => 0,
+        })
+    }
+
+    /// Whether there is an entry `at`, with a head that is less than the bound. Where the bound is a target's, the entry then
+    /// comes before that, as all in front of it do; where not, it may all the same.
+    #[inline]
+    pub(crate) fn is_below(&self, at: usize, bound: HeadBound) -> bool {
+        self.slots.get(at).is_some_and(|slot| u64::from(slot.head) < bound.0)
     }
 
     /// Fetches the entry that a search for the target most likely looks at into the core's cache.

@@ -12,13 +12,13 @@
 //! A cursor that has left the entries, or met an error, or whose step was given up half way, is on no entry
 //! until the next seek.
 
-use super::block::{Block, BlockKind, BlockPtr, Stored, Target};
+use super::block::{Block, BlockKind, BlockPtr, HeadBound, Stored, Target};
 use super::meta::{Compression, split_full_key};
 use super::reader::{Segment, Step, pages_around};
 use super::{CHUNK_BYTES, DIRECTORY_BYTES};
 use super::{page_ceil, page_floor};
 use crate::cache::BlockCache;
-use crate::codec::KeyBuffer;
+use crate::codec::{KeyBuffer, behind_prefix, same_key};
 use crate::disk::IoBuf;
 use crate::disk::io::Ticket;
 use crate::entry::{DirectoryId, Entry};
@@ -26,7 +26,7 @@ use crate::error::Result;
 use crate::levels::Commit;
 use bytes::Bytes;
 use smallvec::{SmallVec, smallvec};
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::rc::Rc;
 
 /// The least run that a scan reads once it moves on, in bytes; each run is twice the one before.
@@ -253,6 +253,72 @@ impl SegmentCursor {
     #[inline]
     pub(crate) fn step(&mut self) -> bool {
         self.block.is_some() && (self.settle(self.at + 1) || self.step_over(Edge::First))
+    }
+
+    /// The block of the current entry, where all its entries are of that directory, and another one follows in it.
+    #[inline]
+    pub(crate) fn block_of(&self, directory: DirectoryId) -> Option<&Block> {
+        let block = self.block.as_deref()?;
+        let of_one = block.prefix().len() >= DIRECTORY_BYTES && self.directory == directory;
+        (of_one && self.at + 1 < block.count()).then_some(block)
+    }
+
+    /// Goes over a run of entries at once: from the current one on, those of its block that are below the bound, but for the last of
+    /// the block. Of each key that is not `passed`, the newest version up to `newest` counts: where that has a value, it is shown to
+    /// `look`, and then or else the key is `passed`. Before each entry `spend` is asked. Where either breaks, the cursor is on
+    /// that entry; else on the first that was not gone over. Nothing happens where the block's directories differ.
+    #[inline]
+    pub(crate) fn run<B>(
+        &mut self,
+        bound: HeadBound,
+        newest: Commit,
+        passed: &mut Option<KeyBuffer>,
+        mut spend: impl FnMut() -> ControlFlow<B>,
+        mut look: impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        let Some(block) = self.block.as_deref() else { return ControlFlow::Continue(()) };
+        let prefix_bytes = block.prefix().len();
+        let Some(prefix) = block.prefix().get(DIRECTORY_BYTES..) else { return ControlFlow::Continue(()) };
+        // The way to a single one is shorter without.
+        if !block.is_below(self.at + 1, bound) {
+            return ControlFlow::Continue(());
+        }
+        let nearest = self.segment.distance(newest);
+        // Of a key that was passed in here, what is behind the prefix.
+        let mut last: Option<&[u8]> = None;
+        let mut broken = ControlFlow::Continue(());
+        let mut at = self.at;
+        while at + 1 < block.count() && block.is_below(at, bound) && broken.is_continue() {
+            broken = spend();
+            if broken.is_break() {
+                break;
+            }
+            let entry = block.entry(at);
+            let same = match (last, &*passed) {
+                (Some(last), _) => same_key(last, entry.suffix),
+                (None, Some(passed)) => {
+                    behind_prefix(passed.get(), prefix).is_some_and(|passed| same_key(passed, entry.suffix))
+                }
+                (None, None) => false,
+            };
+            if !same && entry.distance >= nearest {
+                last = Some(entry.suffix);
+                if entry.is_put {
+                    self.full_key.set(prefix_bytes, entry.suffix);
+                    broken = look(&self.full_key.get()[DIRECTORY_BYTES..], entry.value);
+                }
+            }
+            at += usize::from(broken.is_continue());
+        }
+        if let Some(last) = last {
+            let passed = passed.get_or_insert_default();
+            passed.set(0, prefix);
+            passed.set(prefix.len(), last);
+        }
+        if at > self.at {
+            self.settle(at);
+        }
+        broken
     }
 
     /// Goes one entry back; see [`SegmentCursor::step`].

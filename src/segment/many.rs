@@ -6,7 +6,7 @@
 
 use super::block::{Block, BlockKind, Target};
 use super::key_hash;
-use super::reader::{Found, Segment, Step};
+use super::reader::{Segment, Step};
 use crate::cache::BlockCache;
 use crate::entry::DirectoryId;
 use crate::levels::Commit;
@@ -31,9 +31,9 @@ impl<'a> Wanted<'a> {
 }
 
 /// What a segment says about a key of which it may hold a version.
-pub(crate) enum Answered {
-    /// It holds this one.
-    Found(Found),
+pub(crate) enum Answered<'a> {
+    /// It holds this one: an entry of a block, by place.
+    Found(&'a Block, usize),
     /// That takes a look at the disk.
     Unknown,
 }
@@ -59,7 +59,7 @@ pub(crate) fn get_each_now<'s, 'k>(
     keys: &[Wanted<'k>],
     at: Commit,
     segment_of: impl Fn(&Wanted<'k>) -> Option<&'s Segment>,
-    mut tell: impl FnMut(usize, Answered),
+    mut tell: impl FnMut(usize, Answered<'_>),
 ) {
     let mut ways = SmallVec::<[Way<'_, '_>; WAYS]>::new();
     for (number, wanted) in keys.iter().enumerate() {
@@ -95,8 +95,10 @@ pub(crate) fn get_each_now<'s, 'k>(
     let found = ways.iter().filter_map(|way| Some(way.data.as_ref()?.touch_entry(&way.target)));
     black_box(found.fold(0, |sum, byte| sum ^ byte));
     for way in &ways {
-        if let Some(found) = way.data.as_deref().and_then(|block| way.segment.found_in(block, &way.target)) {
-            tell(way.number, Answered::Found(found));
+        if let Some(block) = way.data.as_deref()
+            && let Some(at) = block.find(&way.target)
+        {
+            tell(way.number, Answered::Found(block, at));
         }
     }
 }
@@ -108,7 +110,7 @@ impl Way<'_, '_> {
         &mut self,
         cache: &BlockCache,
         kind: BlockKind,
-        tell: &mut impl FnMut(usize, Answered),
+        tell: &mut impl FnMut(usize, Answered<'_>),
     ) -> bool {
         let Some(block) = self.segment.child_now(cache, self.above.as_ref(), kind) else {
             return self.ends_unknown(tell);
@@ -119,7 +121,7 @@ impl Way<'_, '_> {
     }
 
     /// What is next on the way is not in memory.
-    fn ends_unknown(&self, tell: &mut impl FnMut(usize, Answered)) -> bool {
+    fn ends_unknown(&self, tell: &mut impl FnMut(usize, Answered<'_>)) -> bool {
         tell(self.number, Answered::Unknown);
         false
     }

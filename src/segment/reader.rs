@@ -225,7 +225,7 @@ impl Segment {
 
     /// What a point read looks for, in the only block that can hold it.
     #[inline]
-    pub(super) fn found_in(&self, data: &Block, target: &Target<'_>) -> Option<Found> {
+    fn found_in(&self, data: &Block, target: &Target<'_>) -> Option<Found> {
         let slot = data.find(target)?;
         let entry = data.entry(slot);
         let value = entry.is_put.then(|| {

@@ -52,7 +52,7 @@ struct Kept {
     keys: Vec<u8>,
     places: Slab<Place>,
     /// Kept for its memory.
-    values: Vec<Option<Bytes>>,
+    values: together::Values,
 }
 
 struct Read {
@@ -176,7 +176,7 @@ impl Core {
         unknown.sort_unstable();
         let mut unknown = unknown.into_iter().peekable();
         let mut woken = Vec::with_capacity(reads.len());
-        for (number, (read, value)) in reads.drain(..).zip(values.drain(..)).enumerate() {
+        for (number, (read, value)) in reads.drain(..).zip(values.drain()).enumerate() {
             let answer = match unknown.next_if_eq(&number) {
                 Some(_) => Place::Alone,
                 None if read.epoch != epoch => Place::Alone,
