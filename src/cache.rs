@@ -94,7 +94,7 @@ pub(crate) struct BlockCache {
 
 /// Of so many uses of blocks that were found without the cache, it is told of one …
 const TOLD_OF: u64 = 8;
-/// … once it is fuller than this share of its budget.
+/// … once it is fuller than this share of its budget: below, nothing has to go soon.
 const ROOM_SHARE: (u64, u64) = (3, 4);
 
 impl BlockCache {
@@ -158,7 +158,7 @@ impl BlockCache {
         self.hits.set(self.hits.get() + 1);
         let besides = self.besides.get() + 1;
         self.besides.set(besides);
-        if besides.is_multiple_of(TOLD_OF) && self.bytes() > self.budget_bytes / ROOM_SHARE.1 * ROOM_SHARE.0 {
+        if besides.is_multiple_of(TOLD_OF) && !self.has_room() {
             let _ = self.inner.borrow().get(&key());
         }
     }
@@ -192,6 +192,12 @@ impl BlockCache {
     pub(crate) fn take_over(&self, key: BlockKey, cached: Cached) {
         self.insert(key, cached);
         let _ = self.inner.borrow().get(&key);
+    }
+
+    /// Whether there is so much room that nothing has to go soon for what comes.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        self.bytes() < self.budget_bytes / ROOM_SHARE.1 * ROOM_SHARE.0
     }
 
     /// The bytes kept now.

@@ -107,9 +107,10 @@ fn a_fold_does_not_empty_the_cache(cache_bytes: usize, part_bytes: u64) {
     engine.close().unwrap();
 }
 
-/// What is read while it is young is in the cache ever after, wherever carries put it; what they have replaced is not.
+/// While the cache has room, what flushes and merges write is in it, whether it is read or not: what they read does not come from the
+/// disk; and what they have replaced is not in it.
 #[test]
-fn the_cache_goes_along_with_what_carries_rewrite() {
+fn a_cache_with_room_holds_what_carries_write() {
     const KEYS: u32 = 2_000;
     let folder = folder();
     let options = small().shards(1).part_bytes(256 << 10).cache_bytes(64 << 20).durability(FOR_EVER);
@@ -121,9 +122,6 @@ fn the_cache_goes_along_with_what_carries_rewrite() {
     for round in 0..6u8 {
         for number in 0..KEYS {
             directory.put(key(number), [number as u8 ^ round; 200]).wait().unwrap();
-            if number % 4 == 0 {
-                assert!(directory.get(key(number)).wait().unwrap().is_some());
-            }
             if number % 100 == 0 {
                 folds.extend(stats().base.map(|base| base.end));
             }

@@ -10,7 +10,7 @@ use quipu::disk::{SimulatedFolder, SimulatedOptions};
 use quipu::levels::Commit;
 use quipu::simulation::{SimulatedShard, Tuning};
 use quipu::{Bytes, Directory, Error, Local, LocalScan, LocalSnapshot, Options, Retention, Scan, Snapshot};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::Future;
 use std::ops::{Bound, ControlFlow};
 use std::task::{Context, Waker};
@@ -361,6 +361,50 @@ fn what_is_shown_is_what_there_is() {
             }
         }
     });
+}
+
+/// Where the cache is full, what is read while it is young is in there ever after, wherever carries put it; what nobody reads is not.
+#[test]
+fn a_full_cache_goes_along_with_what_is_read() {
+    const KEYS: u32 = 1_000;
+    const OTHERS: u32 = 6_000;
+    let key = |number: u32| number.wrapping_mul(2_654_435_761).to_be_bytes();
+    let missed = [true, false].map(|read| {
+        let options = Options::new().shards(1).log_file_bytes(256 << 10).flush_bytes(32 << 10);
+        let options = options.part_bytes(256 << 10).memtable_bytes(16 << 20).cache_bytes(1 << 20);
+        let (folder, disk) = (SimulatedFolder::new(), disk(&mut SplitMix64::new(1)));
+        let mut shard = SimulatedShard::open(&folder, disk, &options).unwrap();
+        let engine = shard.engine().clone();
+        let (directory, others) = (engine.directory("data").unwrap(), engine.directory("others").unwrap());
+        for number in 0..OTHERS {
+            shard.run(others.put(key(number), [0; 200])).unwrap();
+        }
+        for number in 0..OTHERS {
+            assert!(shard.run(others.get(key(number))).unwrap().is_some());
+        }
+        let mut folds = BTreeSet::new();
+        for round in 0..6u8 {
+            for number in 0..KEYS {
+                shard.run(directory.put(key(number), [number as u8 ^ round; 200])).unwrap();
+                if read && number % 4 == 0 {
+                    assert!(shard.run(directory.get(key(number))).unwrap().is_some());
+                }
+                if number % 100 == 0 {
+                    folds.extend(
+                        shard.run(engine.stats()).unwrap().shards[0].base.as_ref().map(|base| base.end),
+                    );
+                }
+            }
+        }
+        assert!(folds.len() > 2, "the base was folded {} times", folds.len());
+        let before = shard.run(engine.stats()).unwrap().shards[0].cache_misses;
+        for number in 0..KEYS {
+            let value = shard.run(directory.get(key(number))).unwrap();
+            assert_eq!(value.as_deref(), Some(&[number as u8 ^ 5; 200][..]));
+        }
+        shard.run(engine.stats()).unwrap().shards[0].cache_misses - before
+    });
+    assert!(missed[0] * 2 < missed[1], "blocks read from the disk, with reads and without: {missed:?}");
 }
 
 #[test]

@@ -69,7 +69,8 @@ impl Output {
     }
 
     /// Adds an entry; `warm` where readers have what it comes from in memory: then they get the block that it goes into, and
-    /// what leads to it, as well. Answers whether chunks are ready to be written: then [`flush`](Output::flush).
+    /// what leads to it, as well. So they do while the cache has room: the next fold need not read it from the disk, where log
+    /// writes would wait behind that. Answers whether chunks are ready to be written: then [`flush`](Output::flush).
     #[inline]
     pub(crate) fn add(&mut self, entry: &Entry<'_>, warm: bool) -> bool {
         self.writer.add(entry);
@@ -79,7 +80,7 @@ impl Output {
             closed = true;
         }
         self.takes_over &= !closed;
-        if warm {
+        if warm || self.context.cache.has_room() {
             self.writer.keep_block();
         }
         self.writer.has_output()

@@ -138,7 +138,9 @@ impl<'a, 'k> Search<'a, 'k> {
             match answer {
                 Answered::Found(block, at) => match block.entry(at) {
                     entry if !entry.is_put => {}
-                    entry if entry.value.len() < VALUE_SHARED_BYTES_MIN => self.values.copy(place, entry.value),
+                    entry if entry.value.len() < VALUE_SHARED_BYTES_MIN => {
+                        self.values.copy(place, entry.value)
+                    }
                     _ => self.values.all[place] = Some(block.value_shared(at)),
                 },
                 Answered::Unknown => self.unknown.push(place),

@@ -251,7 +251,7 @@ impl<'a> RawEntry<'a> {
 /// The first bytes of a key behind the block's prefix, which may lie in two pieces, as a number: big endian, padded with
 /// zeros. Where heads differ, keys differ the same way.
 #[inline]
-fn head_of(front: &[u8], back: &[u8]) -> u32 {
+pub(super) fn head_of(front: &[u8], back: &[u8]) -> u32 {
     if let (true, Some(bytes)) = (front.is_empty(), back.first_chunk()) {
         return u32::from_be_bytes(*bytes);
     }
@@ -272,12 +272,12 @@ impl HeadBound {
 }
 
 /// What stands in memory beside an entry.
-#[derive(Clone, Copy)]
-struct Slot {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Slot {
     /// See [`head_of`].
-    head: u32,
+    pub(super) head: u32,
     /// Where the entry begins.
-    start: u32,
+    pub(super) start: u32,
 }
 
 /// A line of the processor's cache.
@@ -363,6 +363,19 @@ pub(crate) struct Block {
 }
 
 impl Block {
+    /// What [`Block::decode`] would make of a block that was just built: its payload, not compressed, a slot for each entry, and where
+    /// the entries begin and end.
+    pub(super) fn built(kind: BlockKind, payload: Bytes, slots: Box<[Slot]>, entries: Range<usize>) -> Self {
+        let Range { start: prefix_end, end: entries_end } = entries;
+        Block { payload, slots, kind, prefix_end, entries_end, children: OnceCell::new() }
+    }
+
+    /// Whether it is the same as another.
+    pub(super) fn is_as(&self, other: &Block) -> bool {
+        let ends = |block: &Block| (block.kind, block.prefix_end, block.entries_end);
+        self.payload == other.payload && self.slots == other.slots && ends(self) == ends(other)
+    }
+
     /// Checks what was read at `ptr` and makes it a block. `identity`, its segment's, bounds what it may say.
     pub(crate) fn decode(
         stored: &Stored<'_>,

@@ -1,9 +1,11 @@
 //! Building blocks: gathers sorted entries, knows how large the block would become, and lays it out.
 
-use super::block::{BLOCK_HEADER_BYTES, BlockKind, block_checksum};
+use super::block::{BLOCK_HEADER_BYTES, Block, BlockKind, Slot, block_checksum, head_of};
 use super::{COMPRESSION_GAIN_DIVISOR, FULL_KEY_BYTES_MAX};
 use crate::codec::{behind_prefix, put_varint, varint_len};
+use bytes::Bytes;
 use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
+use std::ops::Range;
 
 /// How a block's payload is stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +37,16 @@ pub(crate) fn common_prefix(left: &[u8], right: &[u8]) -> usize {
     }
     let words = left_words.len().min(right_words.len()) * 8;
     words + left[words..].iter().zip(&right[words..]).take_while(|(left, right)| left == right).count()
+}
+
+/// What is known of a payload that was encoded.
+struct Encoded {
+    /// Its offsets are wide.
+    wide: bool,
+    /// Where its entries lie.
+    entries: Range<usize>,
+    /// Of each, where they were asked for.
+    slots: Box<[Slot]>,
 }
 
 /// Gathers the entries of one block. Its memory is reused from block to block.
@@ -128,17 +140,23 @@ impl BlockBuilder {
         });
     }
 
-    /// Appends the payload to `out`, answers whether its offsets are wide, and starts over.
-    fn encode(&mut self, out: &mut Vec<u8>) -> bool {
+    /// Appends the payload to `out` and starts over. With `keep` what a reader notes of the entries is noted as well.
+    fn encode(&mut self, out: &mut Vec<u8>, keep: bool) -> Encoded {
         let start = out.len();
         let bytes_max = self.bytes() - BLOCK_HEADER_BYTES;
         out.reserve(bytes_max);
         out.extend_from_slice(&(self.prefix as u16).to_le_bytes());
         out.extend_from_slice(&self.keys[..self.prefix]);
+        let entries_start = out.len() - start;
+        let mut slots = Vec::with_capacity(if keep { self.items.len() } else { 0 });
         let (mut key_start, mut value_start) = (0, 0);
         for item in &mut self.items {
             let offset = out.len() - start;
             let suffix = &self.keys[key_start + self.prefix..item.key_end];
+            if keep {
+                // Payloads are shorter than 4 GiB by far.
+                slots.push(Slot { head: head_of(&[], suffix), start: offset as u32 });
+            }
             put_varint(out, (suffix.len() as u64) << 1 | u64::from(item.is_put));
             out.extend_from_slice(suffix);
             put_varint(out, item.distance);
@@ -146,7 +164,8 @@ impl BlockBuilder {
             key_start = std::mem::replace(&mut item.key_end, offset);
             value_start = item.value_end;
         }
-        let wide = offset_width(out.len() - start + 2 * self.items.len()) == 4;
+        let entries_end = out.len() - start;
+        let wide = offset_width(entries_end + 2 * self.items.len()) == 4;
         for Item { key_end: offset, .. } in &self.items {
             if wide {
                 out.extend_from_slice(&(*offset as u32).to_le_bytes());
@@ -156,7 +175,7 @@ impl BlockBuilder {
         }
         debug_assert!(out.len() - start <= bytes_max, "the size was foretold from above");
         self.clear();
-        wide
+        Encoded { wide, entries: entries_start..entries_end, slots: slots.into() }
     }
 
     fn clear(&mut self) {
@@ -194,21 +213,25 @@ impl Framer {
         Framer { seed, stored: Vec::new(), compressed: Vec::new(), table: CompressTable::large() }
     }
 
-    /// The whole block of the builder's entries, to be stored at `offset`; the builder starts over.
+    /// The whole block of the builder's entries, to be stored at `offset`; and, with `keep`, as a reader would have it. The builder
+    /// starts over.
     pub(crate) fn entries(
         &mut self,
         builder: &mut BlockBuilder,
         kind: BlockKind,
         compress: bool,
         offset: u64,
-    ) -> &[u8] {
+        keep: bool,
+    ) -> (&[u8], Option<Block>) {
         let count = builder.count();
         self.stored.clear();
         self.stored.resize(BLOCK_HEADER_BYTES, 0);
-        let wide = builder.encode(&mut self.stored);
-        let raw_bytes = self.stored.len() - BLOCK_HEADER_BYTES;
+        let Encoded { wide, entries, slots } = builder.encode(&mut self.stored, keep);
+        let payload = &self.stored[BLOCK_HEADER_BYTES..];
+        let block = keep.then(|| Block::built(kind, Bytes::copy_from_slice(payload), slots, entries));
+        let raw_bytes = payload.len();
         let encoding = if compress { self.compress(raw_bytes) } else { Encoding::Raw };
-        self.seal(kind, encoding, raw_bytes, count, wide, offset)
+        (self.seal(kind, encoding, raw_bytes, count, wide, offset), block)
     }
 
     /// The whole block of a filter, to be stored at `offset`.

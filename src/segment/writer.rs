@@ -72,18 +72,17 @@ pub(crate) struct Finished {
     pub(crate) kept: Vec<(BlockPtr, Cached)>,
 }
 
-/// A block as a reader of the file would come by it, checks and all. Should they fail, a reader will say so.
-fn as_read(
-    stored: &[u8],
-    ptr: BlockPtr,
-    kind: BlockKind,
-    identity: &SegmentIdentity,
-) -> Option<(BlockPtr, Cached)> {
-    let decoded = Block::decode(&Stored::Borrowed(stored), ptr, kind, identity.seed(), identity);
-    decoded.ok().map(|block| (ptr, Cached::Block(Rc::new(block))))
+/// A block that was built and stored, for readers.
+fn kept(built: Block, ptr: BlockPtr, stored: &[u8], identity: &SegmentIdentity) -> (BlockPtr, Cached) {
+    debug_assert!(
+        Block::decode(&Stored::Borrowed(stored), ptr, built.kind(), identity.seed(), identity)
+            .is_ok_and(|read| read.is_as(&built)),
+        "it is what a reader of the file would come by"
+    );
+    (ptr, Cached::Block(Rc::new(built)))
 }
 
-/// The same of a filter.
+/// A filter as a reader of the file would come by it. Should its checks fail, a reader will say so.
 fn filter_as_read(bits: &SplitBlockFilter, ptr: BlockPtr) -> Option<(BlockPtr, Cached)> {
     Filter::from_bytes(bits.as_bytes()).map(|filter| (ptr, Cached::Filter(Rc::new(filter))))
 }
@@ -244,13 +243,11 @@ impl SegmentWriter {
             self.output.pad_to_page();
         }
         let offset = self.output.bytes;
-        let stored = self.framer.entries(&mut self.block, BlockKind::Data, compress, offset);
-        let block = self.output.append_block(stored);
         let keep = std::mem::take(&mut self.keep);
-        if keep {
-            self.keeps = true;
-            self.kept.extend(as_read(stored, block, BlockKind::Data, &self.identity));
-        }
+        self.keeps |= keep;
+        let (stored, built) = self.framer.entries(&mut self.block, BlockKind::Data, compress, offset, keep);
+        let block = self.output.append_block(stored);
+        self.kept.extend(built.map(|built| kept(built, block, stored, &self.identity)));
         let (separator, distance) = std::mem::take(&mut self.separator);
         self.add_child(0, &separator, distance, Child { block, filter: BlockPtr::default() }, keep);
         self.separator.0 = separator; // its memory is used again
@@ -262,11 +259,9 @@ impl SegmentWriter {
         let leaf = &mut self.levels[0];
         let (separator, distance) = (leaf.block.first_key().to_vec(), leaf.block.first_distance());
         let keep = std::mem::take(&mut leaf.keep);
-        let stored = self.framer.entries(&mut leaf.block, BlockKind::Leaf, false, offset);
+        let (stored, built) = self.framer.entries(&mut leaf.block, BlockKind::Leaf, false, offset, keep);
         let block = self.output.append_block(stored);
-        if keep {
-            self.kept.extend(as_read(stored, block, BlockKind::Leaf, &self.identity));
-        }
+        self.kept.extend(built.map(|built| kept(built, block, stored, &self.identity)));
         let bits = filter::build(&self.hashes, self.options.filter_bits_per_key);
         self.hashes.clear();
         let filter = self.framer.filter(bits.as_bytes(), BlockKind::KeyFilter, self.output.bytes);
@@ -284,11 +279,9 @@ impl SegmentWriter {
         node.written = true;
         let (separator, distance) = (node.block.first_key().to_vec(), node.block.first_distance());
         let keep = std::mem::take(&mut node.keep);
-        let stored = self.framer.entries(&mut node.block, BlockKind::Node, false, offset);
+        let (stored, built) = self.framer.entries(&mut node.block, BlockKind::Node, false, offset, keep);
         let block = self.output.append_block(stored);
-        if keep {
-            self.kept.extend(as_read(stored, block, BlockKind::Node, &self.identity));
-        }
+        self.kept.extend(built.map(|built| kept(built, block, stored, &self.identity)));
         self.add_child(level + 1, &separator, distance, Child { block, filter: BlockPtr::default() }, keep);
     }
 
