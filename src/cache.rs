@@ -5,11 +5,15 @@
 //! segment, which is never used twice, and by its offset; so a removed segment's blocks are never found
 //! again. They were used often, and would age out slowly, in the place of what took their entries over: so they are
 //! [forgotten](BlockCache::forget), a few each turn.
+//!
+//! What carries write is kept, too, while there is room: they need not read it from the disk then. It does not take part in the above:
+//! it is *unread*, and the first to go, until somebody reads it.
 
 use crate::segment::{Block, Filter};
 use quick_cache::unsync::{Cache, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher};
 use std::rc::Rc;
 
@@ -90,12 +94,20 @@ pub(crate) struct BlockCache {
     misses: Cell<u64>,
     next_segment: Cell<u64>,
     besides: Cell<u64>,
+    /// Blocks that were kept although nobody had read them, about in the order in which they came. Some are gone by now, or were read.
+    unread: RefCell<VecDeque<BlockKey>>,
 }
 
 /// Of so many uses of blocks that were found without the cache, it is told of one …
 const TOLD_OF: u64 = 8;
 /// … once it is fuller than this share of its budget: below, nothing has to go soon.
 const ROOM_SHARE: (u64, u64) = (3, 4);
+/// A smaller budget has no room for what nobody has read: a block or two would fill it.
+const ROOM_BUDGET_BYTES_MIN: u64 = 1024 * 1024;
+/// So many blocks that nobody has read make way for one that is read. Two, since they differ in size.
+const UNREAD_MAKE_WAY: usize = 2;
+/// So many places in the line of those are looked at each time: for each that comes, and each that is to go.
+const UNREAD_LOOKED_AT: usize = 4;
 
 impl BlockCache {
     /// A cache that keeps at most `budget_bytes`; with 0 it keeps nothing.
@@ -124,6 +136,7 @@ impl BlockCache {
             misses: Cell::new(0),
             next_segment: Cell::new(1),
             besides: Cell::new(0),
+            unread: RefCell::default(),
         }
     }
 
@@ -180,11 +193,47 @@ impl BlockCache {
         self.inner.borrow().contains_key(&key)
     }
 
-    /// Keeps a block, unless it is too large for that.
+    /// Keeps a block, unless it is too large for that. Where room is short, those that nobody has read make way.
     pub(crate) fn insert(&self, key: BlockKey, cached: Cached) {
         if Bytes.weight(&key, &cached) <= self.budget_bytes / BLOCK_SHARE_MAX {
+            if !self.has_room() {
+                self.make_way();
+            }
             self.inner.borrow_mut().insert(key, cached);
         }
+    }
+
+    /// Keeps a block that nobody has read, while there is [room](BlockCache::has_room_for_unread).
+    pub(crate) fn insert_unread(&self, key: BlockKey, block: Rc<Block>) {
+        block.set_unread();
+        self.insert(key, Cached::Block(block));
+        let mut unread = self.unread.borrow_mut();
+        // What is gone, or was read, is taken out by and by: the line is about as long as there are such blocks.
+        for _ in 0..UNREAD_LOOKED_AT {
+            let first = unread.pop_front().filter(|&first| self.is_unread(first));
+            unread.extend(first);
+        }
+        unread.push_back(key);
+    }
+
+    /// Lets go of some that nobody has read.
+    fn make_way(&self) {
+        let mut gone = 0;
+        for _ in 0..UNREAD_LOOKED_AT {
+            let Some(first) = self.unread.borrow_mut().pop_front() else { return };
+            if self.is_unread(first) {
+                self.forget(first);
+                gone += 1;
+            }
+            if gone == UNREAD_MAKE_WAY {
+                return;
+            }
+        }
+    }
+
+    /// Whether a block is cached that nobody has read.
+    fn is_unread(&self, key: BlockKey) -> bool {
+        matches!(self.inner.borrow().peek(&key), Some(Cached::Block(block)) if block.is_unread())
     }
 
     /// Keeps a block that is to take the place of one that is cached. It counts as used: else, where the cache is full, it would go
@@ -194,9 +243,15 @@ impl BlockCache {
         let _ = self.inner.borrow().get(&key);
     }
 
-    /// Whether there is so much room that nothing has to go soon for what comes.
+    /// Whether there is so much room that what nobody has read may be kept, too. It is the first to go where room is short.
     #[inline]
-    pub(crate) fn has_room(&self) -> bool {
+    pub(crate) fn has_room_for_unread(&self) -> bool {
+        self.budget_bytes >= ROOM_BUDGET_BYTES_MIN && self.has_room()
+    }
+
+    /// Whether nothing has to go soon.
+    #[inline]
+    fn has_room(&self) -> bool {
         self.bytes() < self.budget_bytes / ROOM_SHARE.1 * ROOM_SHARE.0
     }
 
@@ -213,5 +268,65 @@ impl BlockCache {
     /// How many lookups did not.
     pub(crate) fn misses(&self) -> u64 {
         self.misses.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    const BUDGET: u64 = 64 << 20;
+    const BLOCK: usize = 4096;
+    const BLOCKS: u64 = BUDGET / BLOCK as u64;
+
+    fn block() -> Rc<Block> {
+        Rc::new(Block::of_bytes(Bytes::from_static(&[0; BLOCK])))
+    }
+
+    fn key(segment: u64, number: u64) -> BlockKey {
+        BlockKey { segment, offset: number * BLOCK as u64 }
+    }
+
+    /// Reads blocks one after the other; answers how many were not cached.
+    fn read(cache: &BlockCache, blocks: u64) -> u64 {
+        let mut missed = 0;
+        for number in 0..blocks {
+            if cache.get(key(1, number)).is_none() {
+                missed += 1;
+                cache.insert(key(1, number), Cached::Block(block()));
+            }
+        }
+        missed
+    }
+
+    #[test]
+    fn what_nobody_has_read_makes_way_for_what_is_read() {
+        let cache = BlockCache::new(BUDGET);
+        let mut unread = 0;
+        while cache.has_room_for_unread() {
+            cache.insert_unread(key(2, unread), block());
+            unread += 1;
+        }
+        assert!(unread > BLOCKS / 2, "{unread} of {BLOCKS} blocks");
+        let most = BLOCKS / 10 * 7;
+        assert_eq!(read(&cache, most), most);
+        let missed = read(&cache, most);
+        assert!(missed < most / 20, "{missed} of {most} blocks missed the second time");
+        assert_eq!(read(&cache, most), 0);
+    }
+
+    /// Windows come and go: what is gone leaves no place in the line behind.
+    #[test]
+    fn the_line_of_what_nobody_has_read_is_no_longer_than_that() {
+        let cache = BlockCache::new(BUDGET);
+        let lives = 100;
+        (0..lives).for_each(|number| cache.insert_unread(key(0, number), block()));
+        for number in 0..100 * lives {
+            cache.insert_unread(key(1 + number, 0), block());
+            cache.forget(key(1 + number, 0));
+        }
+        let line = cache.unread.borrow().len() as u64;
+        assert!((lives..2 * lives).contains(&line), "{line} places for {lives} blocks");
     }
 }

@@ -5,11 +5,14 @@
 
 mod procs;
 
+use futures_util::FutureExt;
 use procs::{eventually, folder, within_minutes};
 use quipu::{Batch, Commit, Directory, Durability, Engine, Error, IoChoice, Local, Options, Retention};
 use std::cell::{Cell, RefCell};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::ops::ControlFlow;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -229,6 +232,40 @@ fn tokio_uring_files_beside_threads_that_ask_again() {
             written.unwrap().unwrap();
         }
     });
+}
+
+/// A closure that looks at entries panics, and is caught: the scan stands where it was, and goes on with whole entries.
+#[test]
+fn a_scan_goes_on_after_a_look_that_panicked() {
+    let folder = folder();
+    let engine = small().open(folder.path()).unwrap();
+    let directory = engine.directory("a").unwrap();
+    // Many of them in segments, where they are shown in runs.
+    for number in 0..1000u32 {
+        drop(directory.put(number.to_be_bytes(), format!("value of {number}")));
+    }
+    engine.barrier().wait().unwrap();
+    let handle = directory.clone();
+    let work = engine.run_on(&directory, async move |local: Local| {
+        for bad in (0..1000u32).step_by(37) {
+            let mut scan = local.iter(&handle).unwrap();
+            let showing = scan.for_each(|key, _| {
+                assert!(*key != bad.to_be_bytes(), "a look panics, as it should in this test");
+                ControlFlow::Continue(())
+            });
+            assert!(AssertUnwindSafe(showing).catch_unwind().await.is_err());
+            let mut expected = bad;
+            while let Some((key, value)) = scan.next_ref().await.unwrap() {
+                let number = u32::from_be_bytes(key.try_into().unwrap());
+                assert_eq!(value, format!("value of {number}").as_bytes());
+                // The one it panicked at comes again, or does not.
+                assert!(number == expected || (expected == bad && number == bad + 1), "{number} after {bad}");
+                expected = number + 1;
+            }
+            assert_eq!(expected.max(bad + 1), 1000);
+        }
+    });
+    work.wait().unwrap();
 }
 
 #[test]

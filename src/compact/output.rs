@@ -6,7 +6,7 @@ use crate::disk::io::Ticket;
 use crate::disk::{FileId, IoBuf, Op, OpenHow, Outcome};
 use crate::entry::Entry;
 use crate::error::{Error, Result};
-use crate::segment::{BlockPtr, Finished, Segment, SegmentIdentity, SegmentWriter};
+use crate::segment::{BlockKind, BlockPtr, Finished, Segment, SegmentIdentity, SegmentWriter};
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
@@ -28,6 +28,8 @@ pub(crate) struct Output {
     kept: Vec<u64>,
     /// The block being filled takes the place of one that is cached.
     takes_over: bool,
+    /// It has entries that readers have in memory.
+    warm: bool,
     flights: VecDeque<Ticket>,
     open: bool,
 }
@@ -63,6 +65,7 @@ impl Output {
             number,
             kept: Vec::new(),
             takes_over: false,
+            warm: false,
             flights: VecDeque::new(),
             open: true,
         })
@@ -79,8 +82,11 @@ impl Output {
             self.keep(kept);
             closed = true;
         }
-        self.takes_over &= !closed;
-        if warm || self.context.cache.has_room() {
+        if closed {
+            (self.takes_over, self.warm) = (false, false);
+        }
+        self.warm |= warm;
+        if warm || self.context.cache.has_room_for_unread() {
             self.writer.keep_block();
         }
         self.writer.has_output()
@@ -95,9 +101,13 @@ impl Output {
 
     fn keep(&mut self, (ptr, kept): (BlockPtr, Cached)) {
         let key = BlockKey { segment: self.number, offset: ptr.offset };
-        match self.takes_over {
-            true => self.context.cache.take_over(key, kept),
-            false => self.context.cache.insert(key, kept),
+        let cache = &self.context.cache;
+        match kept {
+            kept if self.takes_over => cache.take_over(key, kept),
+            Cached::Block(block) if block.kind() == BlockKind::Data && !self.warm => {
+                cache.insert_unread(key, block);
+            }
+            kept => cache.insert(key, kept),
         }
         self.kept.push(ptr.offset);
     }

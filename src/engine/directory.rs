@@ -86,6 +86,9 @@ impl Directory {
     }
 
     /// The newest values of several keys, all of one commit's state, in the keys' order. Their reads overlap.
+    ///
+    /// Values shorter than 512 bytes share memory with up to 63 neighbours, and keep it as long as one of them is kept: of
+    /// those that are to stay for long, keep copies.
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Answer<Vec<Option<Bytes>>> {
         get_many(&self.engine, &self.name, keys, At::Newest)
     }

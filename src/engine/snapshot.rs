@@ -73,7 +73,7 @@ impl Snapshot {
         }
     }
 
-    /// The values of several keys, in their order.
+    /// The values of several keys, in their order. Short ones share memory: see [`Directory::get_many`].
     pub fn get_many<K: AsRef<[u8]>>(
         &self,
         directory: &Directory,

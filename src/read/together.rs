@@ -60,7 +60,11 @@ impl Values {
 
     /// The keys at hand have been looked for.
     fn settle(&mut self) {
-        let short = Bytes::from(std::mem::take(&mut self.short));
+        let mut short = std::mem::take(&mut self.short);
+        if short.len() < short.capacity() / 2 {
+            short.shrink_to_fit();
+        }
+        let short = Bytes::from(short);
         let mut start = 0;
         for (place, end) in self.ends.drain(..) {
             self.all[place] = Some(short.slice(std::mem::replace(&mut start, end)..end));

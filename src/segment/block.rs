@@ -360,6 +360,8 @@ pub(crate) struct Block {
     entries_end: usize,
     /// Of an index block.
     children: OnceCell<Children>,
+    /// It is in the cache although nobody has read it.
+    unread: Cell<bool>,
 }
 
 impl Block {
@@ -367,7 +369,14 @@ impl Block {
     /// the entries begin and end.
     pub(super) fn built(kind: BlockKind, payload: Bytes, slots: Box<[Slot]>, entries: Range<usize>) -> Self {
         let Range { start: prefix_end, end: entries_end } = entries;
-        Block { payload, slots, kind, prefix_end, entries_end, children: OnceCell::new() }
+        let (children, unread) = (OnceCell::new(), Cell::new(false));
+        Block { payload, slots, kind, prefix_end, entries_end, children, unread }
+    }
+
+    /// One without entries, for tests of caches: only its bytes count.
+    #[cfg(test)]
+    pub(crate) fn of_bytes(payload: Bytes) -> Self {
+        Block::built(BlockKind::Data, payload, Box::default(), 2..2)
     }
 
     /// Whether it is the same as another.
@@ -406,8 +415,8 @@ impl Block {
             Slot { head: 0, start }
         });
         let slots = slots.collect();
-        let children = OnceCell::new();
-        let mut block = Block { payload, slots, kind, prefix_end, entries_end, children };
+        let (children, unread) = (OnceCell::new(), Cell::new(false));
+        let mut block = Block { payload, slots, kind, prefix_end, entries_end, children, unread };
         block.check(ptr, identity)?;
         Ok(block)
     }
@@ -452,6 +461,24 @@ impl Block {
             child_end = child.block.end();
         }
         Ok(())
+    }
+
+    /// It is kept although nobody has read it.
+    pub(crate) fn set_unread(&self) {
+        self.unread.set(true);
+    }
+
+    /// Somebody reads it.
+    #[inline]
+    pub(crate) fn set_read(&self) {
+        if self.unread.get() {
+            self.unread.set(false);
+        }
+    }
+
+    /// Whether nobody has read it since it was kept.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.unread.get()
     }
 
     /// What kind it was read as.

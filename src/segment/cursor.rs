@@ -45,7 +45,7 @@ pub(crate) struct SegmentCursor {
     // Where it is.
     path: Way,
     block: Option<Rc<Block>>,
-    /// Of a stream: whether the block was in the cache beside it.
+    /// Of a stream: whether the block was in the cache beside it, and somebody has read it.
     warm: bool,
     block_offset: u64,
     at: usize,
@@ -106,7 +106,7 @@ impl SegmentCursor {
         SegmentCursor { beside: Some(cache), ..self }
     }
 
-    /// Whether the current entry lies in a block that was in the cache beside a stream.
+    /// Whether the current entry lies in a block that was in the cache beside a stream, and that readers look for.
     #[inline]
     pub(crate) fn is_warm(&self) -> bool {
         self.warm
@@ -288,12 +288,12 @@ impl SegmentCursor {
         let mut last: Option<&[u8]> = None;
         let mut broken = ControlFlow::Continue(());
         let mut at = self.at;
-        while at + 1 < block.count() && block.is_below(at, bound) && broken.is_continue() {
+        while at + 1 < block.count() && block.is_below(at, bound) {
             broken = spend();
             if broken.is_break() {
                 break;
             }
-            let entry = block.entry(at);
+            let (entry, value) = block.entry_and_range(at);
             let same = match (last, &*passed) {
                 (Some(last), _) => same_key(last, entry.suffix),
                 (None, Some(passed)) => {
@@ -304,11 +304,17 @@ impl SegmentCursor {
             if !same && entry.distance >= nearest {
                 last = Some(entry.suffix);
                 if entry.is_put {
+                    // It is on what it shows: should that panic, it can go on.
                     self.full_key.set(prefix_bytes, entry.suffix);
+                    (self.at, self.is_put, self.value) = (at, true, value);
+                    self.commit = Commit(self.segment.meta().identity.last.0 - entry.distance);
                     broken = look(&self.full_key.get()[DIRECTORY_BYTES..], entry.value);
+                    if broken.is_break() {
+                        break;
+                    }
                 }
             }
-            at += usize::from(broken.is_continue());
+            at += 1;
         }
         if let Some(last) = last {
             let passed = passed.get_or_insert_default();
@@ -553,7 +559,7 @@ impl SegmentCursor {
     /// The data block that the way leads to: from the cache, the run, the run under way, or the file.
     async fn data_block(&mut self, path: &[Step], leaf: &Step, ptr: BlockPtr) -> Result<Rc<Block>> {
         let beside = self.block_beside(ptr, BlockKind::Data);
-        self.warm = beside.is_some();
+        self.warm = beside.as_ref().is_some_and(|block| !block.is_unread());
         if let Some(block) = beside {
             return Ok(block);
         }

@@ -42,7 +42,7 @@ mod test_disk;
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
 
-pub(crate) use block::{Block, BlockPtr, HeadBound, Target};
+pub(crate) use block::{Block, BlockKind, BlockPtr, HeadBound, Target};
 pub(crate) use cursor::SegmentCursor;
 pub(crate) use filter::{Filter, key_hash};
 pub(crate) use many::{Answered, Wanted, get_each_now};

@@ -250,6 +250,7 @@ impl Segment {
         let (children, at) = above.map_or((&self.root, 0), |step| (step.block.children(), step.at));
         if let Some(block) = children.block(at) {
             debug_assert!(block.kind() == kind);
+            block.set_read();
             cache.used_beside(|| self.key_of(ptr()));
             return Some(block);
         }
@@ -284,14 +285,14 @@ impl Segment {
         ptr: BlockPtr,
         kind: BlockKind,
     ) -> Option<Rc<Block>> {
-        block_of(cache.get(self.key_of(ptr)), kind)
+        block_of(cache.get(self.key_of(ptr)), kind).inspect(|block| block.set_read())
     }
 
     /// A block that is cached; counts a hit, but no miss: who does not find it here reads it with
     /// [`block`](Segment::block), which counts that.
     #[inline]
     pub(crate) fn peek_block(&self, cache: &BlockCache, ptr: BlockPtr, kind: BlockKind) -> Option<Rc<Block>> {
-        block_of(cache.peek(self.key_of(ptr)), kind)
+        block_of(cache.peek(self.key_of(ptr)), kind).inspect(|block| block.set_read())
     }
 
     /// A block that is cached; counts as no use of it.

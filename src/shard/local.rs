@@ -177,7 +177,8 @@ impl Local {
         self.core.get(&frame, directory.name(), key.as_ref()).await
     }
 
-    /// The newest values of several keys, in their order; their reads overlap.
+    /// The newest values of several keys, in their order; their reads overlap. Short ones share memory:
+    /// see [`Directory::get_many`].
     pub async fn get_many<K: AsRef<[u8]>>(
         &self,
         directory: &Directory,
@@ -372,7 +373,7 @@ impl LocalSnapshot {
         core.get(&self.frame, directory.name(), key.as_ref()).await
     }
 
-    /// The values of several keys, in their order.
+    /// The values of several keys, in their order. Short ones share memory: see [`Directory::get_many`].
     pub async fn get_many<K: AsRef<[u8]>>(
         &self,
         directory: &Directory,
