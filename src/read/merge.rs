@@ -169,7 +169,9 @@ impl Merge {
         let second = self.order.len().checked_sub(2).map(|at| self.order[at]);
         let (walked, other) = match second.map(|second| self.cursors.get_disjoint_mut([first, second])) {
             Some(Ok([walked, second])) => (walked, second.cursor.entry()),
-            _ => (&mut self.cursors[first], None),
+            // None stands in the order twice.
+            Some(Err(_)) => return ControlFlow::Continue(()),
+            None => (&mut self.cursors[first], None),
         };
         let Some(cursor) = walked.cursor.within_segment() else { return ControlFlow::Continue(()) };
         let Some(block) = cursor.block_of(directory) else { return ControlFlow::Continue(()) };
