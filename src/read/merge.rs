@@ -154,7 +154,7 @@ impl Merge {
     }
 
     /// Goes forward over entries of `directory` that come one after another from one block, in front of all that others have and
-    /// of keys from `high` on, and that [count](SegmentCursor::run). It need not go over any, and is on an entry all the same.
+    /// of keys from `high` on, and that [count](crate::segment::SegmentCursor::run). It need not go over any, and is on an entry all the same.
     #[inline]
     pub(crate) fn run<B>(
         &mut self,
