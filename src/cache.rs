@@ -102,8 +102,8 @@ pub(crate) struct BlockCache {
 const TOLD_OF: u64 = 8;
 /// … once it is fuller than this share of its budget: below, nothing has to go soon.
 const ROOM_SHARE: (u64, u64) = (3, 4);
-/// A smaller budget has no room for what nobody has read: a block or two would fill it.
-const ROOM_BUDGET_BYTES_MIN: u64 = 1024 * 1024;
+/// A smaller budget has no room for what nobody has read: a few large blocks would fill it.
+const ROOM_BUDGET_BYTES_MIN: u64 = 8 * 1024 * 1024;
 /// So many blocks that nobody has read make way for one that is read. Two, since they differ in size.
 const UNREAD_MAKE_WAY: usize = 2;
 /// So many places in the line of those are looked at each time: for each that comes, and each that is to go.

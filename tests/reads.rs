@@ -413,21 +413,21 @@ fn a_full_cache_goes_along_with_what_is_read() {
 fn what_nobody_reads_makes_way_in_the_cache() {
     const KEYS: u32 = 12_000;
     const READ: u32 = 3_500;
-    let options = Options::new().shards(1).log_file_bytes(256 << 10).flush_bytes(32 << 10);
-    let options = options.part_bytes(256 << 10).memtable_bytes(16 << 20).cache_bytes(1 << 20);
+    let options = Options::new().shards(1).log_file_bytes(2 << 20).flush_bytes(256 << 10);
+    let options = options.part_bytes(2 << 20).memtable_bytes(64 << 20).cache_bytes(8 << 20);
     let (folder, disk) = (SimulatedFolder::new(), disk(&mut SplitMix64::new(1)));
     let mut shard = SimulatedShard::open(&folder, disk, &options).unwrap();
     let engine = shard.engine().clone();
     let directory = engine.directory("data").unwrap();
     for number in (0..KEYS).map(|number| number * 7_919 % KEYS) {
-        shard.run(directory.put(number.to_be_bytes(), [7; 200])).unwrap();
+        shard.run(directory.put(number.to_be_bytes(), [7; 1600])).unwrap();
     }
     // Until all of that is in segments.
     for number in 0..1_000u32 {
-        shard.run(directory.put((KEYS + number).to_be_bytes(), [7; 200])).unwrap();
+        shard.run(directory.put((KEYS + number).to_be_bytes(), [7; 1600])).unwrap();
     }
     let cached = shard.run(engine.stats()).unwrap().shards[0].cache_bytes;
-    assert!(cached > 600 << 10, "{cached} bytes that nobody has read are cached");
+    assert!(cached > 4800 << 10, "{cached} bytes that nobody has read are cached");
     let mut read = || {
         let before = shard.run(engine.stats()).unwrap().shards[0].cache_misses;
         for number in 0..READ {
